@@ -1,0 +1,108 @@
+"""The contract between the control plane (Python) and the data plane (Rust).
+
+Everything the two planes say to each other goes through this file: a plan and a few commands go down, events and
+counters come up. ``mypy.stubtest`` checks it against the built extension in ``make lint``.
+
+Only :mod:`redisha.core` imports this module.
+"""
+
+from typing import final
+
+__version__: str
+
+class PlanError(ValueError):
+    """The plan is not one the data plane can run. Nothing was changed. The text names the place."""
+
+class BindError(OSError):
+    """A listener's address cannot be bound (in use, not ours, no permission). Nothing was changed.
+
+    The text names the listener, the address and the system's reason.
+    """
+
+@final
+class Event:
+    """Something that happened on the data plane, told once and in order."""
+
+    @property
+    def kind(self) -> str:
+        """What happened.
+
+        - ``"applied"``: the plan of ``generation`` is in force (``subject`` is the generation as text).
+        - ``"upstream_up"`` / ``"upstream_down"``: an endpoint's connection is ready / was lost or refused.
+        - ``"replica"``: a mirror's replica changed its state; ``detail`` begins with the new state.
+        - ``"lost"``: effects were dropped for a replica (log overflow); ``detail`` says how many.
+        - ``"listener"``: accepting failed for a time (for example out of file descriptors).
+        - ``"drained"``: :meth:`Core.begin_drain` came to its end.
+        - ``"worker_died"``: a worker panicked; ``detail`` is the panic's text. The data plane has stopped.
+        """
+    @property
+    def subject(self) -> str:
+        """What it happened to, for example ``redis-001/redis-001:6379`` or ``redis-001:6379 -> redis-002:6379``."""
+    @property
+    def detail(self) -> str:
+        """Why, in words; may be empty."""
+
+@final
+class Core:
+    """The data plane: one worker thread which owns every socket that a client waits for.
+
+    Thread-safe. No method waits for the worker except :meth:`join`.
+    """
+
+    def __new__(cls) -> Core: ...
+    def apply(self, plan: bytes) -> int:
+        """Put a plan in force.
+
+        :param plan: JSON as described by ``redisha.plan.Plan`` (UTF-8).
+        :returns: the plan's generation.
+        :raises PlanError: the plan is wrong; nothing was changed.
+        :raises BindError: a new listener cannot be bound; nothing was changed.
+
+        Listeners, endpoints and sessions that both plans have go on untouched. The first call starts the worker.
+        The change is in force when the event ``applied`` arrives.
+        """
+    def fileno(self) -> int:
+        """A descriptor that is readable while :meth:`drain_events` has something to give (an eventfd)."""
+    def drain_events(self) -> list[Event]:
+        """All events since the last call, oldest first. Never waits."""
+    def stats(self) -> bytes:
+        """A snapshot of all counters and gauges: JSON, see ``redisha.core.Stats``. Costs the data plane nothing."""
+    def listeners(self) -> list[tuple[str, str]]:
+        """(listener name, address as bound) of every listener in force; a port 0 of the plan is resolved here."""
+    def begin_drain(self, limit_ms: int) -> None:
+        """Stop accepting, let each session finish what is in flight, then close it; after ``limit_ms`` close the rest.
+
+        The event ``drained`` tells the end. Replicas are given the same limit to acknowledge what the log holds.
+        """
+    def join(self, timeout_ms: int) -> bool:
+        """Stop the worker and wait for it, at most ``timeout_ms`` milliseconds, without the GIL.
+
+        :returns: whether it has ended. May be called again.
+        """
+    def debug_panic(self) -> None:
+        """Make the worker panic: for the test that a panic ends the process and never hangs it."""
+
+@final
+class ReplyReader:
+    """Resumable reader of RESP2 and RESP3 replies, for probes: the data plane's own scanner."""
+
+    def __new__(cls) -> ReplyReader: ...
+    def feed(self, data: bytes) -> None:
+        """Add bytes as they came from the socket."""
+    def next(self) -> object:
+        """The next complete reply, or ``NotImplemented`` when more bytes are needed.
+
+        Status, bulk and verbatim strings are ``bytes``; integers ``int``; nil ``None``; arrays, sets and pushes ``list``;
+        maps ``dict``; doubles ``float``; booleans ``bool``; an error reply is a :class:`ReplyError` *instance*.
+
+        :raises ValueError: the bytes are not RESP.
+        """
+
+class ReplyError(Exception):
+    """An error reply of a server, as a value. ``args[0]`` is its text, beginning with the code."""
+
+def encode_command(args: list[bytes]) -> bytes:
+    """One RESP command (an array of bulk strings)."""
+
+def command_table() -> bytes:
+    """The compiled command table as JSON: ``[{name, arity, flags, effect, treatment, ...}]``."""

@@ -1,0 +1,81 @@
+"""The admin server: HTTP on a port of its own, Envoy's paths and shapes where Envoy has them.
+
+``app`` speaks HTTP, ``api`` answers, ``metrics`` names the numbers, ``page`` is the front page; none is imported
+before the data plane serves. What they may know and do is this file's :class:`View`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from redisha.core import Stats
+    from redisha.health.monitor import EndpointHealth, EndpointKey
+    from redisha.resolve import NameState
+
+
+class ServerState(StrEnum):
+    """What the process is doing, in Envoy's words."""
+
+    PRE_INITIALIZING = "PRE_INITIALIZING"
+    """No plan is in force yet."""
+    LIVE = "LIVE"
+    DRAINING = "DRAINING"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the admin server can tell, at one moment.
+
+    Attributes:
+        state: what the process is doing.
+        missing: why it is not ready, one text per reason; empty when it is.
+        stats: the data plane's counters.
+        clusters: each cluster of the plan with the names it resolves (none for literals).
+        health: what the probes say, by endpoint.
+        names: what is known of each name.
+        listeners: (listener, address as bound).
+        prefixes: the name that a listener's statistics have, where it is not the listener's.
+        counters: the control plane's own counters, by their full name.
+        gauges: the control plane's own gauges, by their full name.
+    """
+
+    state: ServerState
+    missing: tuple[str, ...]
+    stats: Stats
+    clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    health: Mapping[EndpointKey, EndpointHealth] = field(default_factory=dict)
+    names: Mapping[str, NameState] = field(default_factory=dict)
+    listeners: tuple[tuple[str, str], ...] = ()
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    gauges: Mapping[str, int] = field(default_factory=dict)
+
+
+class View(Protocol):
+    """What the admin server asks of the supervisor."""
+
+    def snapshot(self) -> Snapshot:
+        """The state now."""
+
+    def server_info(self) -> dict[str, Any]:
+        """Version, state, uptime, configuration file; ready for JSON."""
+
+    def config_dump(self) -> dict[str, Any]:
+        """The configuration and the plan in force without secrets; ready for JSON."""
+
+    def drain(self) -> None:
+        """Begin the graceful end."""
+
+    def quit(self) -> None:
+        """End at once."""
+
+    def set_log_level(self, level: str) -> None:
+        """Log from this level on.
+
+        Raises:
+            ValueError: there is no such level.
+        """

@@ -1,0 +1,84 @@
+"""The front page and the list of paths. Pure; no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from redisha.admin import Snapshot
+
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem }
+h1 { font-size: 1.3rem } h2 { font-size: 1rem; margin-top: 2rem }
+table { border-collapse: collapse; width: 100% }
+th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top }
+th { font-weight: 600 } code { font-size: .95em }
+.good { color: #2a8a3a } .bad { color: #c8452f }
+"""
+
+Paths = Iterable[tuple[str, str, str]]
+"""(method, path, help) of each path."""
+
+
+def listing(paths: Paths) -> str:
+    """The paths as text, one per line."""
+    rows = [(f"{method} {path}", text) for method, path, text in paths]
+    width = max(len(left) for left, _ in rows)
+    return "".join(f"{left:<{width}}  {text}\n" for left, text in rows)
+
+
+def front(snapshot: Snapshot, info: Mapping[str, Any], paths: Paths) -> str:
+    """The front page: how it goes, the endpoints, the replicas, and a link to every path."""
+    state = _mark(str(snapshot.state) if not snapshot.missing else "not ready", good=not snapshot.missing)
+    endpoints = [
+        (
+            escape(each.cluster),
+            f"<code>{escape(each.id)}</code>",
+            f"<code>{escape(each.address)}</code>",
+            _mark(each.state, good=each.ready) + (f" {escape(each.reason)}" if each.reason else ""),
+            escape(each.version),
+            str(each.upstream_rq_total),
+        )
+        for each in snapshot.stats.endpoints
+    ]
+    replicas = [
+        (
+            f"<code>{escape(each.primary)}</code>",
+            f"<code>{escape(each.mirror)}</code>",
+            _mark(each.state, good=each.state == "in_sync"),
+            str(each.lag),
+            str(each.lost_total),
+        )
+        for each in snapshot.stats.replicas
+    ]
+    parts = [
+        f"<h1>redisha {escape(str(info.get('version', '')))} {state}</h1>",
+        "".join(f"<p class=bad>{escape(text)}</p>" for text in snapshot.missing),
+        _table("Listeners", ("name", "address"), [(escape(name), escape(at)) for name, at in snapshot.listeners]),
+        _table("Endpoints", ("cluster", "endpoint", "address", "state", "version", "commands"), endpoints),
+        _table("Replicas", ("primary", "mirror", "state", "lag", "lost"), replicas),
+        _table("Paths", ("", "path", ""), [_path_row(*each) for each in paths]),
+    ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>redisha</title>"
+        f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def _path_row(method: str, path: str, text: str) -> tuple[str, str, str]:
+    shown = f"<a href='{path}'>{path}</a>" if method == "GET" else f"<code>{path}</code>"
+    return method, shown, escape(text)
+
+
+def _mark(text: str, *, good: bool) -> str:
+    return f"<span class={'good' if good else 'bad'}>{escape(text)}</span>"
+
+
+def _table(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{each}</th>" for each in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<h2>{title}</h2><table><tr>{head}</tr>{body}</table>"

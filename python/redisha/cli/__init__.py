@@ -1,0 +1,87 @@
+"""The command line. ``redisha run FILE`` is the sidecar; the other commands help with its file and show what it does.
+
+A command's module is imported when the command is called, so that ``redisha run`` starts with what it needs.
+"""
+
+import importlib
+import importlib.util
+import sys
+
+import click
+
+from redisha import __version__
+from redisha.errors import RedishaError
+
+# Name → what `redisha --help` says. The command is the attribute of that name in the module of that name.
+COMMANDS = {
+    "run": "Run the sidecar: serve the listeners of FILE.",
+    "check": "Say whether FILE is right, and what it does.",
+    "convert": "Print FILE, for example an Envoy file, in redisha's own form.",
+    "demo": "See it work with two Redis servers of its own, in half a minute.",
+    "status": "Show what a running sidecar does.",
+    "verify": "Compare two Redis servers key by key.",
+}
+
+HELP = """Make standalone Redis servers highly available, without Sentinel and without Cluster.
+
+redisha is a sidecar. Clients talk to it as to a Redis; it sends their commands to one Redis and mirrors the writes, in
+the same order, to another. A mirror that was away is brought up to date when it comes back.
+
+\b
+    # redisha.yaml: clients → :6380 → redis-001, writes also → redis-002
+    admin: {bind: 127.0.0.1:8001}
+    listeners:
+      - bind: [0.0.0.0:6380]
+        routes:
+          - {prefix: "", cluster: redis-001, mirrors: [{cluster: redis-002}]}
+    clusters:
+      redis-001: {endpoints: [redis-001:6379]}
+      redis-002: {endpoints: [redis-002:6379]}
+
+\b
+    redisha check redisha.yaml      is it right, and what does it do?
+    redisha run redisha.yaml        serve; SIGHUP reads the file again, SIGTERM drains
+    redis-cli -p 6380 set k v       both servers have it
+
+An Envoy bootstrap file with a redis_proxy filter runs unchanged: redisha run envoy.yaml
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of this package."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands that this version has, in the order of :data:`COMMANDS`."""
+        del ctx
+        return [name for name in COMMANDS if importlib.util.find_spec(f"{__name__}.{name}") is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{__name__}.{cmd_name}.{cmd_name} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+
+@click.group(
+    cls=LazyGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
+@click.version_option(__version__, prog_name="redisha")
+def cli() -> None:
+    """Choose a command."""
+
+
+def main() -> None:
+    """Run the command line and exit with the command's code; a known failure is one message on standard error."""
+    try:
+        cli(prog_name="redisha")
+    except RedishaError as error:
+        print(f"redisha: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,113 @@
+"""``redisha check FILE``: is the file right, and what does it do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from redisha.config.advice import advise
+from redisha.config.load import Loaded, load
+from redisha.config.model import Cluster, Config, Listener, Route
+from redisha.config.scalars import format_duration
+from redisha.errors import ConfigError
+
+_FORMS = {"native": "redisha's own form", "envoy": "an Envoy bootstrap file"}
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: times in milliseconds, sizes in bytes.")
+def check(file: Path, as_json: bool) -> None:
+    """Say whether FILE is right, and what it does.
+
+    Prints every problem with its line, or else where each key goes, what is ignored, and advice. The exit code is 0
+    when the file can be run, otherwise 1. Nothing is connected to, and no name is resolved.
+    """
+    try:
+        loaded = load(file)
+    except ConfigError as error:
+        if as_json:
+            problems = [problem.as_dict() for problem in error.problems]
+            click.echo(json.dumps({"ok": False, "file": str(file), "problems": problems}, indent=2))
+        else:
+            click.echo(str(error), err=True)
+            count = len(error.problems)
+            click.echo(f"{file}: {count} problem{'s' if count > 1 else ''}", err=True)
+        raise SystemExit(error.exit_code) from None
+    if as_json:
+        click.echo(json.dumps(_as_dict(loaded), indent=2))
+    else:
+        click.echo("\n".join(summary(loaded)))
+
+
+def summary(loaded: Loaded) -> list[str]:
+    """The lines that tell what a configuration does."""
+    config = loaded.config
+    lines = [f"{loaded.source}: fine ({_FORMS[loaded.kind]})", ""]
+    for listener in config.listeners:
+        lines += _listener(listener)
+    width = max(map(len, config.clusters))
+    lines += [f"cluster {name:<{width}}  {_cluster(cluster)}" for name, cluster in config.clusters.items()]
+    if config.admin is not None:
+        lines.append(f"admin {config.admin.bind}")
+    lines += ["", *(f"warning: {warning}" for warning in loaded.warnings)] if loaded.warnings else []
+    advice = advise(config)
+    return [*lines, "", *(f"advice: {text}" for text in advice)] if advice else lines
+
+
+def _listener(listener: Listener) -> list[str]:
+    asked = ", clients must AUTH" if listener.auth is not None else ""
+    lines = [f"listener {listener.name} on {', '.join(listener.bind)}{asked}"]
+    shown = [(_keys(route, listener), _way(route)) for route in listener.routes]
+    if all(route.prefix for route in listener.routes):
+        shown.append(("everything else", "no route: an error"))
+    width = max(len(keys) for keys, _ in shown)
+    return [*lines, *(f"  {keys:<{width}}  → {way}" for keys, way in shown), ""]
+
+
+def _keys(route: Route, listener: Listener) -> str:
+    if not route.prefix:
+        return "everything" if len(listener.routes) == 1 else "everything else"
+    case = " in any case" if listener.case_insensitive else ""
+    return f"{route.prefix}…{case}"
+
+
+def _way(route: Route) -> str:
+    way = route.cluster + (" without the prefix" if route.remove_prefix and route.prefix else "")
+    for mirror in route.mirrors:
+        what = "writes" if mirror.reads == "exclude" else "writes and reads"
+        way += f", {what} also → {mirror.cluster}"
+    return way
+
+
+def _cluster(cluster: Cluster) -> str:
+    parts = [" ".join(cluster.endpoints)]
+    if cluster.discovery == "strict_dns":
+        parts.append(f"names asked again every {format_duration(cluster.dns_refresh)}")
+    parts.append(f"connect {format_duration(cluster.connect_timeout)}")
+    parts.append(f"command {format_duration(cluster.op_timeout)}")
+    if cluster.auth is not None:
+        parts.append("with AUTH")
+    return ", ".join(parts)
+
+
+def _as_dict(loaded: Loaded) -> dict[str, Any]:
+    config: Config = loaded.config
+    return {
+        "ok": True,
+        "file": str(loaded.source),
+        "kind": loaded.kind,
+        "admin": config.admin.bind if config.admin is not None else None,
+        "listeners": [
+            listener.model_dump(mode="json", exclude={"auth"}) | {"auth": listener.auth is not None}
+            for listener in config.listeners
+        ],
+        "clusters": {
+            name: cluster.model_dump(mode="json", exclude={"auth"}) | {"auth": cluster.auth is not None}
+            for name, cluster in config.clusters.items()
+        },
+        "limits": config.limits.model_dump(mode="json"),
+        "warnings": [warning.as_dict() for warning in loaded.warnings],
+        "advice": advise(config),
+    }

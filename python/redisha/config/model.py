@@ -1,0 +1,230 @@
+"""The configuration as frozen, strict values: durations in milliseconds, sizes in bytes, addresses as canonical text.
+
+The model says what *one* value may be; :mod:`redisha.config.rules` says what the values of a file may be together.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo, model_validator
+
+from redisha.config.scalars import (
+    ScalarError,
+    Tcp,
+    parse_bind,
+    parse_duration,
+    parse_endpoint,
+    parse_size,
+    parse_timeout,
+)
+from redisha.config.secret import Secret, Secrets
+
+
+def _bind(value: object) -> str:
+    return str(parse_bind(value))
+
+
+def _endpoint(value: object) -> str:
+    return str(parse_endpoint(value))
+
+
+def _secret(value: object, info: ValidationInfo) -> Secret:
+    secrets = info.context
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(secrets, Secrets):
+        raise TypeError("secrets are looked up by redisha.config.load")
+    return secrets.resolve(value)
+
+
+def _list(value: object) -> object:
+    """A single text stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Milliseconds: TypeAlias = Annotated[int, BeforeValidator(parse_duration)]
+Timeout: TypeAlias = Annotated[int, BeforeValidator(parse_timeout)]
+Bytes: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
+Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
+Endpoint: TypeAlias = Annotated[str, BeforeValidator(_endpoint)]
+SecretText: TypeAlias = Annotated[Secret, BeforeValidator(_secret)]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """What every section of the file has in common.
+
+    ``later`` names the fields that the design has and this version has not, with what to do instead.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", arbitrary_types_allowed=True)
+    later: ClassVar[Mapping[str, str]] = {}
+
+
+class Admin(Section):
+    """The HTTP server for metrics, health and insight."""
+
+    bind: Bind = "127.0.0.1:8001"
+
+
+class Mirror(Section):
+    """A second cluster that receives a route's writes."""
+
+    cluster: Name
+    reads: Literal["exclude", "include"] = "exclude"
+    fraction: Literal[100] = 100
+    """Per cent of the commands that are mirrored; a mirror that lacks some of them is no copy."""
+
+
+class Route(Section):
+    """Key prefix → cluster, with mirrors. The longest prefix wins; "" takes all other keys and keyless commands."""
+
+    prefix: Annotated[str, Field(max_length=1000)] = ""
+    remove_prefix: bool = False
+    """Whether the upstream sees the keys without the prefix."""
+    cluster: Name
+    mirrors: Annotated[tuple[Mirror, ...], Strict(False)] = ()
+
+
+class User(Section):
+    """A name and password that clients may AUTH with."""
+
+    name: SecretText
+    password: SecretText
+
+
+class ListenerAuth(Section):
+    """What clients must AUTH with. Every password and every user listed is good."""
+
+    passwords: Annotated[tuple[SecretText, ...], BeforeValidator(_list), Strict(False)] = ()
+    """For ``AUTH password``, the user ``default``."""
+    users: Annotated[tuple[User, ...], Strict(False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _password(cls, data: Any) -> Any:
+        """``password: x`` is ``passwords: [x]``."""
+        if isinstance(data, dict) and "password" in data and "passwords" not in data:
+            data = dict(data)
+            data["passwords"] = [data.pop("password")]
+        return data
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "ListenerAuth":
+        if not self.passwords and not self.users:
+            raise ScalarError("no password and no user", "remove 'auth' if no password is asked")
+        return self
+
+
+class Listener(Section):
+    """Where clients come in, and where their commands go."""
+
+    later: ClassVar[Mapping[str, str]] = {
+        "group": "groups come in a later version; use routes with mirrors",
+        "tls": "TLS comes in a later version",
+        "workers": "one worker serves all listeners",
+    }
+
+    name: Name
+    """Identity across reloads, and in metrics and logs. By default the first address."""
+    stat_prefix: Name | None = None
+    """The name in Envoy-compatible statistics (``redis.<stat_prefix>.``)."""
+    bind: Annotated[tuple[Bind, ...], BeforeValidator(_list), Strict(False), Field(min_length=1)]
+    auth: ListenerAuth | None = None
+    case_insensitive: bool = False
+    """Whether prefixes match keys in any case."""
+    routes: Annotated[tuple[Route, ...], Strict(False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        """``catch_all: x`` is a route with the prefix ""; a listener without a name is called by its first address."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if isinstance(data.get("catch_all"), str) and isinstance(data.get("routes", []), list):
+            data["routes"] = [*data.get("routes", []), {"prefix": "", "cluster": data.pop("catch_all")}]
+        if "name" not in data:
+            addresses = _list(data.get("bind"))
+            data["name"] = str(addresses[0]) if isinstance(addresses, list) and addresses else "listener"
+        return data
+
+
+class UpstreamAuth(Section):
+    """What redisha says to the Redis servers of a cluster."""
+
+    username: SecretText | None = None
+    password: SecretText
+
+
+class Health(Section):
+    """The probe of each Redis: ``PING`` on a connection of its own."""
+
+    interval: Timeout = 1000
+    timeout: Timeout = 1000
+    unhealthy_threshold: Count = 3
+    healthy_threshold: Count = 2
+
+
+class Cluster(Section):
+    """A named set of Redis servers."""
+
+    later: ClassVar[Mapping[str, str]] = {"tls": "TLS comes in a later version"}
+
+    endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(_list), Strict(False), Field(min_length=1)]
+    discovery: Literal["static", "strict_dns"] = "strict_dns"
+    """``strict_dns``: every address of every name is a server; names are asked for again. ``static``: no names."""
+    balance: Literal["maglev"] = "maglev"
+    dns_refresh: Timeout = 5000
+    respect_dns_ttl: bool = False
+    connect_timeout: Timeout = 250
+    op_timeout: Timeout = 5000
+    hash_tags: bool = False
+    """Whether ``{tag}`` in a key alone decides its server."""
+    auth: UpstreamAuth | None = None
+    health: Health = Health()
+
+    @model_validator(mode="after")
+    def _static_is_static(self) -> "Cluster":
+        if self.discovery == "static":
+            for endpoint in self.endpoints:
+                address = parse_endpoint(endpoint)
+                if isinstance(address, Tcp) and not address.is_ip:
+                    raise ScalarError(
+                        f"the discovery 'static' needs IP addresses, and '{address.host}' is a name",
+                        "write discovery: strict_dns",
+                    )
+        return self
+
+
+class Limits(Section):
+    """The bounds of the process. Each has a counter for what it refused."""
+
+    max_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_request: Bytes = 64 * 1024**2
+    """One command, with all its arguments."""
+    max_output: Bytes = 64 * 1024**2
+    """Replies that a client did not read yet; past it the client is closed."""
+    log_bytes: Bytes = 64 * 1024**2
+    """Writes that a mirror did not acknowledge yet, per Redis server that has mirrors."""
+    idle_timeout: Milliseconds = 0
+    """After which a silent client is closed; 0 is never."""
+    handshake_timeout: Milliseconds = 10_000
+    """The time to AUTH where a password is asked; 0 is no limit."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    later: ClassVar[Mapping[str, str]] = {
+        "group": "groups come in a later version; use routes with mirrors",
+        "state_dir": "nothing is kept on disk yet",
+        "tls": "TLS comes in a later version",
+    }
+
+    admin: Admin | None = None
+    listeners: Annotated[tuple[Listener, ...], Strict(False), Field(min_length=1)]
+    clusters: Annotated[dict[Name, Cluster], Field(min_length=1)]
+    limits: Limits = Limits()
+    workers: Literal[1] = 1

@@ -1,0 +1,1 @@
+"""Health of the Redis servers: ``state`` judges (pure), ``probe`` asks, ``monitor`` keeps asking."""

@@ -1,0 +1,452 @@
+"""The life of ``redisha run``: start, reload, follow the names, drain, end.
+
+Owns: the process's state (:class:`ServerState`), the configuration in force, and the order of things.
+Never: is on a client's way; if this file is blocked for seconds, no client notices.
+
+::
+
+    file ─▶ resolve ─▶ compile ─▶ core.apply ─▶ admin ─▶ LIVE ─▶ (ready once every route has an endpoint)
+    SIGHUP, file changed ─▶ the same again; a bad file changes nothing       name changed ─▶ compile ─▶ core.apply
+    SIGTERM, SIGINT, /drain_listeners ─▶ DRAINING ─▶ 0      again ─▶ at once      worker died ─▶ 70 at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import redisha
+from redisha import core, derive, logs, process
+from redisha.admin import ServerState, Snapshot
+from redisha.config.load import Loaded, load
+from redisha.config.model import Config
+from redisha.core import DataPlane, Event, EventKind
+from redisha.errors import ConfigError, DataPlaneError, ListenError, PlanError, RedishaError
+from redisha.events import Chronicle, timestamp
+from redisha.filewatch import FileWatch, fingerprint
+from redisha.health.monitor import Monitor
+from redisha.plan import Plan, compile_plan
+from redisha.resolve import Lookup, Resolver
+
+if TYPE_CHECKING:
+    from redisha.admin.app import AdminServer
+
+log = logging.getLogger(__name__)
+
+EXIT_WORKER_DIED = DataPlaneError.exit_code
+
+START_RESOLVE_LIMIT = 1.0
+"""Seconds that the start waits for names. One that takes longer joins when it answers."""
+
+RELOAD_RESOLVE_LIMIT = 2.0
+"""Seconds that a reload waits for new names."""
+
+DRAIN_GRACE = 1.0
+"""Seconds beyond the drain limit after which the control plane ends without the data plane's word."""
+
+JOIN_LIMIT = 2.0
+"""Seconds to wait for the worker thread's end."""
+
+TICK = 1.0
+"""Seconds between two looks at readiness and memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        admin: the admin address instead of the file's; ``off`` for none; None to take the file's.
+        drain_timeout: seconds that clients have to finish after SIGTERM.
+    """
+
+    admin: str | None = None
+    drain_timeout: float = 10.0
+
+
+class End(Enum):
+    """Why the process ends."""
+
+    DRAIN = "drain"
+    NOW = "now"
+    DIED = "died"
+
+
+class Supervisor:
+    """One running sidecar; what the admin server sees (:class:`redisha.admin.View`) is this object.
+
+    Args:
+        loaded: the configuration to start with.
+        options: what the command line says.
+        plane: the data plane; a new one by default.
+        lookup: how names are looked up, instead of the system's way.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        options: Options | None = None,
+        plane: DataPlane | None = None,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._options = options or Options()
+        self._plane = plane or DataPlane()
+        self._started = time.monotonic()
+        self._state = ServerState.PRE_INITIALIZING
+        # The configuration and the plan in force, and the files' contents at the last try to read them.
+        self._loaded = loaded
+        self._read = fingerprint(loaded.files)
+        self._plan: Plan | None = None
+        self._in_force = 0
+        self._reload_success = 0
+        self._reload_failure = 0
+        self._reload_error: dict[str, str] | None = None
+        # What runs beside.
+        self._resolver = Resolver(self._on_addresses, lookup)
+        self._monitor = Monitor()
+        self._watch = FileWatch(self._on_files)
+        self._admin: AdminServer | None = None
+        self._admin_address = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        # What is asked of the two loops: the control loop, and the one that waits for the end.
+        self._work = asyncio.Event()
+        self._reload_reason = ""
+        self._readdress = False
+        self._end: End | None = None
+        self._end_signal: signal.Signals | None = None
+        self._asked = asyncio.Event()
+        self._finished = asyncio.Event()
+        # What was told.
+        self._chronicle = Chronicle()
+        self._missing: tuple[str, ...] | None = None
+
+    async def run(self) -> int:
+        """Live until the end, and return the exit code.
+
+        Raises:
+            ListenError: an address cannot be bound.
+            PlanError: the data plane refused the first plan.
+        """
+        loop = asyncio.get_running_loop()
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, self._on_end_signal, sig)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_reload, "SIGHUP")
+        self._plane.watch(loop, self._on_event)
+        try:
+            await self._start()
+            await self._asked.wait()
+            if self._end is End.DRAIN:
+                await self._drain()
+            return self._exit_code()
+        finally:
+            await self._close()
+
+    # --- start and end ------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._resolver.add(derive.policies(self._loaded.config))
+        await self._resolver.first_answers(START_RESOLVE_LIMIT)
+        self._put(self._loaded.config)
+        await self._start_admin()
+        self._tasks = [asyncio.create_task(self._control()), asyncio.create_task(self._tick())]
+        self._tell_warnings()
+        log.info(
+            "running",
+            extra={
+                "version": redisha.__version__,
+                "file": str(self._loaded.source),
+                "kind": self._loaded.kind,
+                "listeners": ", ".join(f"{name} on {address}" for name, address in self._plane.listeners()),
+                "admin": self._admin_address or "off",
+                "pid": os.getpid(),
+            },
+        )
+        self._look_at_readiness()
+
+    async def _start_admin(self) -> None:
+        address = self._wanted_admin(self._loaded.config)
+        if address is None:
+            return
+        from redisha.admin.api import Api  # after the data plane serves
+        from redisha.admin.app import AdminServer
+
+        self._admin = AdminServer(Api(self))
+        self._admin_address = await self._admin.start(address)
+
+    def _wanted_admin(self, config: Config) -> str | None:
+        if self._options.admin is not None:
+            return None if self._options.admin == "off" else self._options.admin
+        return config.admin.bind if config.admin is not None else None
+
+    def _on_end_signal(self, sig: signal.Signals) -> None:
+        if self._end is not None:
+            log.warning("%s again: ending at once", sig.name)
+            self._end_signal = sig
+            self._ask_end(End.NOW)
+        else:
+            log.info("%s: draining for at most %g s", sig.name, self._options.drain_timeout)
+            self._ask_end(End.DRAIN)
+
+    def _ask_end(self, end: End) -> None:
+        if self._end is not End.DIED:
+            self._end = end
+        self._asked.set()
+        if end is not End.DRAIN:
+            self._finished.set()
+
+    async def _drain(self) -> None:
+        self._state = ServerState.DRAINING
+        limit = self._options.drain_timeout
+        self._plane.begin_drain(limit)
+        try:
+            async with asyncio.timeout(limit + DRAIN_GRACE):
+                await self._finished.wait()
+        except TimeoutError:
+            log.error("the data plane has not drained within %g s", limit + DRAIN_GRACE)  # noqa: TRY400 - no traceback
+
+    def _exit_code(self) -> int:
+        if self._end is End.DIED:
+            return EXIT_WORKER_DIED
+        if self._end_signal is not None:
+            return 128 + self._end_signal
+        return 0
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._watch.close()
+        await self._monitor.close()
+        await self._resolver.close()
+        if self._admin is not None:
+            await self._admin.close()
+        self._plane.unwatch()
+        if self._end is not End.DIED and not self._plane.join(JOIN_LIMIT):
+            log.error("the data plane has not ended within %g s", JOIN_LIMIT)
+        log.info("ended", extra={"seconds": f"{time.monotonic() - self._started:.1f}"})
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    def _put(self, config: Config, *, always: bool = True) -> None:
+        """Compile and apply; unless ``always``, a plan that would change nothing is not applied.
+
+        Raises:
+            ListenError: an address cannot be bound; nothing was changed.
+            PlanError: the data plane refused the plan; nothing was changed.
+        """
+        generation = 1 if self._plan is None else self._plan.generation + 1
+        plan = compile_plan(config, self._resolver.addresses(), generation)
+        if not always and self._plan is not None and replace(self._plan, generation=generation) == plan:
+            return
+        try:
+            self._plane.apply(plan.to_json())
+        except core.BindError as error:
+            raise ListenError(str(error)) from error
+        except core.PlanError as error:
+            raise PlanError(str(error)) from error
+        self._plan = plan
+        self._monitor.watch(derive.checks(config, plan))
+
+    async def _control(self) -> None:
+        """Do what was asked, one thing at a time."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            reason, self._reload_reason = self._reload_reason, ""
+            readdress, self._readdress = self._readdress, False
+            try:
+                if reason:
+                    await self._reload(reason)
+                elif readdress:
+                    self._put(self._loaded.config, always=False)
+            except RedishaError as error:
+                log.error("new addresses cannot be applied: %s", error)  # noqa: TRY400 - the text says it all
+            except Exception:
+                log.exception("the control plane failed; the data plane goes on")
+
+    def _on_addresses(self, name: str) -> None:
+        del name
+        self._readdress = True
+        self._work.set()
+
+    def _ask_reload(self, reason: str) -> None:
+        self._reload_reason = reason
+        self._work.set()
+
+    def _on_files(self) -> None:
+        if fingerprint(self._loaded.files) != self._read:
+            self._ask_reload("file changed")
+
+    async def _reload(self, reason: str) -> None:
+        before = self._loaded
+        self._read = fingerprint(before.files)
+        try:
+            loaded = load(before.source)
+            self._resolver.add(derive.policies(loaded.config))
+            await self._resolver.first_answers(RELOAD_RESOLVE_LIMIT)
+            self._put(loaded.config)
+        except Exception as error:
+            self._reload_failed(reason, error)
+            names = derive.policies(before.config)
+            self._resolver.add(names)
+            self._resolver.keep_only(names)
+            return
+        self._resolver.keep_only(derive.policies(loaded.config))
+        self._loaded, self._read = loaded, fingerprint(loaded.files)
+        self._watch.watch(loaded.files)
+        self._reload_success += 1
+        self._reload_error = None
+        generation = self._plan.generation if self._plan is not None else 0
+        log.info("configuration reloaded", extra={"reason": reason, "generation": generation})
+        self._tell_warnings()
+        if self._wanted_admin(loaded.config) != self._wanted_admin(before.config):
+            log.warning("the admin address changes with the next start; it stays %s", self._admin_address or "off")
+
+    def _reload_failed(self, reason: str, error: Exception) -> None:
+        self._reload_failure += 1
+        self._reload_error = {"time": timestamp(), "reason": reason, "error": str(error)}
+        known = isinstance(error, RedishaError)
+        problems = [str(each) for each in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        for problem in problems:
+            log.error("reload refused, nothing was changed: %s", problem, exc_info=None if known else error)
+
+    def _tell_warnings(self) -> None:
+        for warning in self._loaded.warnings:
+            log.warning("%s", warning)
+
+    # --- events and readiness -----------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        self._chronicle.take(event)
+        match event.kind:
+            case EventKind.APPLIED:
+                self._in_force = int(event.subject) if event.subject.isdecimal() else self._in_force
+                if self._state is ServerState.PRE_INITIALIZING:
+                    self._state = ServerState.LIVE
+            case EventKind.DRAINED:
+                self._finished.set()
+            case EventKind.WORKER_DIED:
+                self._ask_end(End.DIED)
+            case _:
+                pass
+        self._look_at_readiness()
+
+    def _look_at_readiness(self) -> None:
+        """Tell it when it changes: ``ready`` once, later what is missing and that it is back."""
+        if self._end is not None or not self._tasks:
+            return  # It ends, or "running" was not told yet.
+        now = self._missing_now()
+        if self._missing is None and not now:
+            log.info("ready", extra={"seconds": f"{time.monotonic() - self._started:.3f}"})
+        elif self._missing is not None and now != self._missing:
+            if now:
+                log.warning("not ready: %s", "; ".join(now))
+            else:
+                log.info("every route can be served again")
+        if self._missing is not None or not now:
+            self._missing = now
+
+    def _missing_now(self) -> tuple[str, ...]:
+        if self._state is not ServerState.LIVE:
+            return derive.missing(self._state, self._loaded.config, (), {})
+        return derive.missing(self._state, self._loaded.config, self._plane.stats().endpoints, self._resolver.states())
+
+    async def _tick(self) -> None:
+        trimmer = process.Trimmer()
+        await asyncio.sleep(TICK)
+        self._watch.watch(self._loaded.files)
+        self._on_files()
+        while True:
+            self._look_at_readiness()
+            requests = sum(listener.downstream_rq_total for listener in self._plane.stats().listeners)
+            if trimmer.due(process.resident_bytes(), requests, time.monotonic()):
+                process.malloc_trim()
+                trimmer.trimmed(process.resident_bytes())
+            await asyncio.sleep(TICK)
+
+    # --- what the admin server sees and does --------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The state now."""
+        stats = self._plane.stats()
+        config = self._loaded.config
+        return Snapshot(
+            state=self._state,
+            missing=derive.missing(self._state, config, stats.endpoints, self._resolver.states()),
+            stats=stats,
+            clusters=derive.cluster_hosts(config),
+            health=self._monitor.view(),
+            names=self._resolver.states(),
+            listeners=tuple(self._plane.listeners()),
+            prefixes={each.name: each.stat_prefix for each in config.listeners if each.stat_prefix},
+            counters={
+                "config.reload_success": self._reload_success,
+                "config.reload_failure": self._reload_failure,
+            },
+            gauges={
+                "config.generation": self._plan.generation if self._plan is not None else 0,
+                "server.uptime": int(time.monotonic() - self._started),
+                "server.memory_resident": process.resident_bytes(),
+                "server.concurrency": 1,
+            },
+        )
+
+    def server_info(self) -> dict[str, Any]:
+        """Version, state, uptime and configuration file; ready for JSON."""
+        missing = self._missing_now()
+        return {
+            "version": redisha.__version__,
+            "core_version": core.version(),
+            "state": str(self._state),
+            "ready": not missing,
+            "missing": list(missing),
+            "uptime_current_epoch": f"{int(time.monotonic() - self._started)}s",
+            "pid": os.getpid(),
+            "config": {
+                "file": str(self._loaded.source),
+                "kind": self._loaded.kind,
+                "generation": self._plan.generation if self._plan is not None else 0,
+                "generation_in_force": self._in_force,
+                "reload_success": self._reload_success,
+                "reload_failure": self._reload_failure,
+                "last_reload_error": self._reload_error,
+                "warnings": [str(warning) for warning in self._loaded.warnings],
+            },
+            "admin": self._admin_address,
+            "events": self._chronicle.recent(),
+        }
+
+    def config_dump(self) -> dict[str, Any]:
+        """The configuration and the plan in force without secrets; ready for JSON."""
+        return {
+            "config": derive.redacted(self._loaded.config),
+            "plan": derive.redacted(asdict(self._plan)) if self._plan is not None else None,
+        }
+
+    def drain(self) -> None:
+        """Begin the graceful end."""
+        if self._end is None:
+            log.info("asked to drain: for at most %g s", self._options.drain_timeout)
+            self._ask_end(End.DRAIN)
+
+    def quit(self) -> None:
+        """End at once."""
+        log.info("asked to quit")
+        self._ask_end(End.NOW)
+
+    def set_log_level(self, level: str) -> None:
+        """Log from this level on.
+
+        Raises:
+            ValueError: there is no such level.
+        """
+        if level not in logs.LEVELS:
+            raise ValueError(f"log level must be one of {', '.join(logs.LEVELS)}: {level}")
+        logging.getLogger().setLevel(level.upper())
+        log.info("log level: %s", level)

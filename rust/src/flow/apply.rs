@@ -1,0 +1,250 @@
+//! Putting a plan in force: what both plans have goes on untouched.
+
+use std::sync::Arc;
+
+use crate::plan::{Cluster, Plan, Route};
+use crate::stats::{EndpointStats, ListenerStats, ReplicaStats};
+
+use super::handshake::Credentials;
+use super::replica::{Repair, Replica};
+use super::session::Ending;
+use super::upstream::{Role, Upstream};
+use super::{Endpoint, Engine, Intent, Listener, RouteTargets, Target};
+
+impl Engine {
+    /// Make `plan` the plan.
+    pub fn apply(&mut self, plan: Arc<Plan>) {
+        for (_, endpoint) in &mut self.endpoints {
+            endpoint.retired = true;
+        }
+        let by_cluster: Vec<Vec<usize>> = plan.clusters.iter().map(|c| self.place_cluster(c)).collect();
+        let mut listeners = Vec::with_capacity(plan.listeners.len());
+        let mut wanted = Vec::new();
+        for listener in &plan.listeners {
+            let routes = listener.routes.routes().iter().map(|r| self.place_route(r, &by_cluster, &mut wanted)).collect();
+            let known = self.plan.listeners.iter().position(|l| l.name == listener.name);
+            let stats = match known.and_then(|i| self.listeners.get(i)) {
+                Some(old) => Arc::clone(&old.stats),
+                None => Arc::new(ListenerStats::default()),
+            };
+            stats.label.set("name", listener.name.as_str());
+            listeners.push(Listener { routes, stats });
+        }
+        self.remove_replicas(&wanted);
+        self.move_sessions(&plan);
+        self.listeners = listeners;
+        self.limits = plan.limits;
+        self.plan = plan;
+        self.registry.worker.plan_generation.set(self.plan.generation);
+        self.publish();
+        self.tell("applied", self.plan.generation.to_string(), String::new());
+        self.wake_everyone();
+        self.upkeep_at = 0;
+    }
+
+    /// The endpoints of a cluster, made where they are new.
+    fn place_cluster(&mut self, cluster: &Cluster) -> Vec<usize> {
+        let credentials = Credentials { username: cluster.username.clone(), password: cluster.password.clone() };
+        let mut keys = Vec::with_capacity(cluster.endpoints.len());
+        for spec in &cluster.endpoints {
+            let known = self.endpoints.iter().find(|(_, e)| e.cluster == cluster.name && e.id == spec.id).map(|(k, _)| k);
+            let key = known.unwrap_or_else(|| {
+                self.endpoints.insert(Endpoint {
+                    cluster: cluster.name.clone(),
+                    id: spec.id.clone(),
+                    address: spec.address.clone(),
+                    credentials: credentials.clone(),
+                    connect_timeout_ms: 0,
+                    op_timeout_us: 0,
+                    serve: [None; 2],
+                    sequencer: None,
+                    retired: false,
+                    retired_at: None,
+                    stats: Arc::new(EndpointStats::default()),
+                })
+            });
+            let endpoint = &mut self.endpoints[key];
+            endpoint.retired = false;
+            endpoint.connect_timeout_ms = cluster.connect_timeout.as_millis() as u64;
+            endpoint.op_timeout_us = cluster.op_timeout.as_micros() as u64;
+            let moved = endpoint.address != spec.address;
+            endpoint.address = spec.address.clone();
+            endpoint.credentials = credentials.clone();
+            let label = &endpoint.stats.label;
+            label.set("cluster", cluster.name.as_str());
+            label.set("id", spec.id.as_str());
+            label.set("address", spec.address.to_string());
+            if moved {
+                for upstream in self.upstreams_of(key) {
+                    self.break_upstream(upstream, &format!("its address changed to {}", spec.address));
+                }
+            }
+            keys.push(key);
+        }
+        keys
+    }
+
+    /// Every connection to an endpoint, as primary or as mirror.
+    fn upstreams_of(&self, endpoint: usize) -> Vec<usize> {
+        self.upstreams.iter().filter(|(_, u)| u.endpoint == endpoint).map(|(key, _)| key).collect()
+    }
+
+    /// A route's targets; connections and replicas are made where they are new. `wanted` collects the replicas in use.
+    fn place_route(
+        &mut self,
+        route: &Route,
+        by_cluster: &[Vec<usize>],
+        wanted: &mut Vec<(usize, u32)>,
+    ) -> RouteTargets {
+        let mut by_endpoint = Vec::new();
+        for &key in by_cluster.get(route.cluster).into_iter().flatten() {
+            self.place_serve(key);
+            let mut target = Target { endpoint: key, writes: 0, reads: 0, spread: Vec::new() };
+            for mirror in &route.mirrors {
+                let Some(mirrors) = by_cluster.get(mirror.cluster) else { continue };
+                let bits: Vec<u32> = mirrors.iter().filter_map(|&m| self.place_replica(key, m)).collect();
+                for &bit in &bits {
+                    wanted.push((key, bit));
+                    target.writes |= 1 << bit;
+                    target.reads |= u32::from(mirror.reads) << bit;
+                }
+                if bits.len() > 1 {
+                    target.spread.push((mirror.cluster, bits));
+                }
+            }
+            by_endpoint.push(target);
+        }
+        RouteTargets { cluster: route.cluster, by_endpoint }
+    }
+
+    fn place_serve(&mut self, key: usize) {
+        let Some(endpoint) = self.endpoints.get(key) else { return };
+        if endpoint.serve[0].is_none() {
+            let upstream = self.new_upstream(key, Role::Serve, 2);
+            self.endpoints[key].serve[0] = Some(upstream);
+        }
+    }
+
+    /// A new connection to an endpoint; the next upkeep opens it.
+    pub(super) fn new_upstream(&mut self, key: usize, role: Role, resp: u8) -> usize {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.upkeep_at = 0;
+        let credentials = self.endpoints[key].credentials.clone();
+        self.upstreams.insert(Upstream::new(key, role, resp, credentials, self.seed))
+    }
+
+    /// The replica of `primary`'s log at `mirror`; `None` when the sequencer has no place left.
+    fn place_replica(&mut self, primary: usize, mirror: usize) -> Option<u32> {
+        let sequencer = self.endpoints[primary].sequencer.get_or_insert_default();
+        if let Some(replica) = sequencer.replicas().find(|r| r.target == mirror) {
+            return Some(replica.bit);
+        }
+        let bit = sequencer.free_bit()?;
+        let start = sequencer.log.end();
+        let upstream = self.new_upstream(mirror, Role::Replica { primary, bit }, 2);
+        let stats = Arc::new(ReplicaStats::default());
+        stats.label.set("primary", self.endpoints[primary].name());
+        stats.label.set("mirror", self.endpoints[mirror].name());
+        stats.label.set("state", "connecting");
+        let replica = Replica {
+            target: mirror,
+            upstream,
+            bit,
+            next: start,
+            acked: start,
+            in_flight: 0,
+            repair: Repair::default(),
+            run_id: None,
+            state: "connecting",
+            told_lost: false,
+            stats,
+        };
+        let replicas = &mut self.endpoints[primary].sequencer.as_mut()?.replicas;
+        match replicas.get_mut(bit as usize) {
+            Some(place) => *place = Some(replica),
+            None => replicas.push(Some(replica)),
+        }
+        Some(bit)
+    }
+
+    /// Remove the replicas that no route wants any more, and the sequencers that have none left.
+    fn remove_replicas(&mut self, wanted: &[(usize, u32)]) {
+        let mut gone = Vec::new();
+        for (key, endpoint) in &mut self.endpoints {
+            if endpoint.retired {
+                continue; // its log may still be needed; see upkeep
+            }
+            let Some(sequencer) = &mut endpoint.sequencer else { continue };
+            for place in &mut sequencer.replicas {
+                if place.as_ref().is_some_and(|r| !wanted.contains(&(key, r.bit)))
+                    && let Some(replica) = place.take()
+                {
+                    gone.push(replica.upstream);
+                }
+            }
+            if sequencer.replicas().next().is_none() {
+                endpoint.sequencer = None;
+            }
+        }
+        for upstream in gone {
+            self.remove_upstream(upstream);
+        }
+    }
+
+    /// Close a connection for good; its calls are answered.
+    pub(super) fn remove_upstream(&mut self, key: usize) {
+        self.break_upstream(key, "the configuration no longer has it");
+        if self.upstreams.contains(key) {
+            self.upstreams.remove(key);
+            self.intents.push(Intent::CloseUpstream { upstream: key });
+        }
+    }
+
+    /// Sessions follow their listener by name; those of a listener that is gone finish and are closed.
+    fn move_sessions(&mut self, plan: &Plan) {
+        let moved: Vec<Option<usize>> = self
+            .plan
+            .listeners
+            .iter()
+            .map(|old| plan.listeners.iter().position(|new| new.name == old.name))
+            .collect();
+        for (_, session) in &mut self.sessions {
+            match moved.get(session.listener).copied().flatten() {
+                Some(listener) => session.listener = listener,
+                None => {
+                    session.listener = 0;
+                    session.ending = Ending::Draining;
+                    session.input.clear();
+                    Self::mark_session(session, &mut self.dirty_sessions);
+                }
+            }
+        }
+    }
+
+    fn wake_everyone(&mut self) {
+        for (_, session) in &mut self.sessions {
+            if session.wait == super::session::Wait::Upstream {
+                Self::wake(session, &mut self.runnable);
+            }
+        }
+    }
+
+    /// List what is counted, for readers of the statistics.
+    pub(super) fn publish(&self) {
+        let mut replicas = Vec::new();
+        let mut logs = Vec::new();
+        for (_, endpoint) in &self.endpoints {
+            if let Some(sequencer) = &endpoint.sequencer {
+                sequencer.stats.limit.set(self.limits.log_bytes as u64);
+                logs.push((endpoint.name(), Arc::clone(&sequencer.stats)));
+                replicas.extend(sequencer.replicas().map(|r| Arc::clone(&r.stats)));
+            }
+        }
+        self.registry.publish(
+            self.listeners.iter().map(|l| Arc::clone(&l.stats)).collect(),
+            self.endpoints.iter().map(|(_, e)| Arc::clone(&e.stats)).collect(),
+            replicas,
+            logs,
+        );
+    }
+}

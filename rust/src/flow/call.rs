@@ -1,0 +1,171 @@
+//! What awaits a reply on an upstream connection, in the order of the bytes that were queued to it.
+
+use crate::command::Command;
+use crate::flow::effect::Rule;
+
+use super::ticket::Ticket;
+
+/// A command that is not in the table.
+pub const UNKNOWN: u16 = u16::MAX;
+/// No entry of the log.
+pub const NO_ENTRY: u64 = u64::MAX;
+
+/// One awaited reply (or run of replies).
+#[derive(Debug)]
+pub enum Call {
+    /// A client's command.
+    Client(ClientCall),
+    /// A client's `MULTI … EXEC`.
+    Transaction(Box<TransactionCall>),
+    /// A key being copied to replicas.
+    Sync(Box<SyncCall>),
+    /// A database being proven; for a client's own `SELECT` with its ticket.
+    Select {
+        /// The database.
+        db: u16,
+        /// Who asked for it, if a client did.
+        ticket: Option<Ticket>,
+    },
+    /// Context that was injected (`SELECT`, `HELLO`); its reply is swallowed.
+    Context,
+    /// An effect at a replica.
+    Effect {
+        /// Its position in the log.
+        position: u64,
+        /// Replies still to come.
+        left: u32,
+        /// One of them was an error.
+        failed: bool,
+    },
+}
+
+/// How a reply is changed for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convert {
+    /// Not at all.
+    Verbatim,
+    /// Nil is written as in RESP2.
+    NilTo2,
+    /// Nil is written as in RESP3.
+    NilTo3,
+}
+
+/// A client's command in flight.
+#[derive(Debug)]
+pub struct ClientCall {
+    /// `None` once it was answered without the reply (a timeout).
+    pub ticket: Option<Ticket>,
+    /// When it was read, microseconds of the worker's clock.
+    pub started_us: u64,
+    /// Where it begins in the connection's stream.
+    pub offset: u64,
+    /// Its entry in the log, or [`NO_ENTRY`].
+    pub entry: u64,
+    /// The command's id, or [`UNKNOWN`].
+    pub command: u16,
+    /// How its effect is found.
+    pub rule: Rule,
+    /// How its reply is changed.
+    pub convert: Convert,
+}
+
+/// A transaction in flight.
+#[derive(Debug)]
+pub struct TransactionCall {
+    /// `None` once it was answered without the reply.
+    pub ticket: Option<Ticket>,
+    /// When its EXEC was read.
+    pub started_us: u64,
+    /// Where it begins in the connection's stream.
+    pub offset: u64,
+    /// Its entry in the log, or [`NO_ENTRY`].
+    pub entry: u64,
+    /// Its commands.
+    pub items: Vec<TransactionItem>,
+    /// Replies that have come: `MULTI`, one per command, `EXEC`.
+    pub replies: usize,
+    /// The commands' bytes, for those that write.
+    pub bytes: Vec<u8>,
+    /// The database it runs in.
+    pub db: u16,
+}
+
+/// One command of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionItem {
+    /// `None`: not in the table.
+    pub command: Option<&'static Command>,
+    /// How its effect is found.
+    pub rule: Rule,
+    /// Its bytes in [`TransactionCall::bytes`].
+    pub start: usize,
+    /// One past its bytes.
+    pub end: usize,
+}
+
+/// A key being copied: `MULTI`, its expiry, `DUMP`, `EXEC`.
+#[derive(Debug)]
+pub struct SyncCall {
+    /// Its database.
+    pub db: u16,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its entry in the log.
+    pub entry: u64,
+    /// Replies still to come.
+    pub left: u32,
+}
+
+impl Call {
+    /// Whether the whole reply must be here before anything of it can be used.
+    pub fn wants_whole_reply(&self) -> bool {
+        match self {
+            Self::Client(call) => call.entry != NO_ENTRY && call.rule.wants_whole_reply(),
+            Self::Transaction(call) => call.entry != NO_ENTRY || call.replies <= call.items.len(),
+            _ => true,
+        }
+    }
+
+    /// The ticket that the reply settles, if it still does.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match self {
+            Self::Client(call) => call.ticket.as_ref(),
+            Self::Transaction(call) => call.ticket.as_ref(),
+            Self::Select { ticket, .. } => ticket.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Take the ticket out, to answer without the reply.
+    pub fn take_ticket(&mut self) -> Option<Ticket> {
+        match self {
+            Self::Client(call) => call.ticket.take(),
+            Self::Transaction(call) => call.ticket.take(),
+            Self::Select { ticket, .. } => ticket.take(),
+            _ => None,
+        }
+    }
+
+    /// Where a client's command begins in the connection's stream.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Client(call) => Some(call.offset),
+            Self::Transaction(call) => Some(call.offset),
+            _ => None,
+        }
+    }
+
+    /// When the client's command was read; calls of the proxy's own have no such time.
+    pub fn started_us(&self) -> Option<u64> {
+        match self {
+            Self::Client(call) => Some(call.started_us),
+            Self::Transaction(call) => Some(call.started_us),
+            _ => None,
+        }
+    }
+}
+
+/// The command of a call, when it is in the table.
+pub fn command_of(id: u16) -> Option<&'static Command> {
+    (id != UNKNOWN).then(|| crate::command::by_id(id))
+}

@@ -1,0 +1,218 @@
+//! The first words on an upstream connection: who are we, who is there, and what of the connection before this one.
+//!
+//! Nothing of a client is sent before it is done. When the Redis is the one that an earlier connection spoke to, that
+//! connection is killed there first, so that nothing half-sent runs after what comes now (fencing).
+
+use std::collections::VecDeque;
+
+use crate::resp::{Reply, encode, parse_integer};
+
+/// What is known of the server and of our connection to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Changes with each start of the server.
+    pub run_id: String,
+    /// The server's number for this connection; 0 when it did not tell.
+    pub client_id: i64,
+    /// `redis_version`.
+    pub version: String,
+}
+
+impl Identity {
+    /// Whether the server knows `PEXPIRETIME` (7.0).
+    pub fn has_pexpiretime(&self) -> bool {
+        self.version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major >= 7)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Auth,
+    Hello,
+    SetName,
+    ClientId,
+    Server,
+    Persistence,
+    Replication,
+    Kill,
+}
+
+/// What a reply meant for the handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More replies are awaited.
+    More,
+    /// More commands must be sent first.
+    Send,
+    /// The connection may be used.
+    Done,
+    /// It may not; why.
+    Refused(String),
+}
+
+/// A handshake in course.
+#[derive(Debug)]
+pub struct Handshake {
+    awaited: VecDeque<Step>,
+    predecessor: Option<Identity>,
+    /// What was learnt.
+    pub identity: Identity,
+}
+
+/// What a handshake needs to know of its upstream.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password; without it no AUTH is sent.
+    pub password: Option<String>,
+}
+
+impl Handshake {
+    /// Write the first round of commands to `out`.
+    pub fn begin(credentials: &Credentials, resp3: bool, predecessor: Option<Identity>, out: &mut Vec<u8>) -> Self {
+        let mut awaited = VecDeque::new();
+        let mut send = |step, args: &[&str]| {
+            encode::command(out, args);
+            awaited.push_back(step);
+        };
+        if let Some(password) = &credentials.password {
+            match &credentials.username {
+                Some(user) => send(Step::Auth, &["AUTH", user, password]),
+                None => send(Step::Auth, &["AUTH", password]),
+            }
+        }
+        if resp3 {
+            send(Step::Hello, &["HELLO", "3"]);
+        }
+        send(Step::SetName, &["CLIENT", "SETNAME", "redisha"]);
+        send(Step::ClientId, &["CLIENT", "ID"]);
+        send(Step::Server, &["INFO", "server"]);
+        send(Step::Persistence, &["INFO", "persistence"]);
+        send(Step::Replication, &["INFO", "replication"]);
+        Self { awaited, predecessor, identity: Identity::default() }
+    }
+
+    /// Take the next reply. After [`Progress::Send`] the commands of the second round are in `out`.
+    pub fn reply(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Progress {
+        let Some(step) = self.awaited.pop_front() else {
+            return Progress::Refused("it answered more than it was asked".to_owned());
+        };
+        let text = String::from_utf8_lossy(reply.text().unwrap_or(reply.bytes())).trim_end().to_owned();
+        match step {
+            Step::Auth | Step::Hello if reply.is_error() => {
+                let what = if matches!(step, Step::Auth) { "AUTH" } else { "HELLO 3" };
+                return Progress::Refused(format!("it refused our {what}: {}", text.trim_start_matches('-')));
+            }
+            _ if reply.is_error() && (text.contains("NOAUTH") || text.contains("LOADING")) => {
+                return Progress::Refused(text.trim_start_matches('-').to_owned());
+            }
+            Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
+            Step::Server => {
+                self.identity.run_id = field(&text, "run_id").unwrap_or_default().to_owned();
+                self.identity.version = field(&text, "redis_version").unwrap_or_default().to_owned();
+            }
+            Step::Persistence if field(&text, "loading") == Some("1") => {
+                let done = field(&text, "loading_loaded_perc").unwrap_or("?");
+                return Progress::Refused(format!("it is loading its data set ({done} % done)"));
+            }
+            Step::Replication if field(&text, "role") == Some("slave") => {
+                return Progress::Refused("it is a replica (REPLICAOF); a standalone Redis is needed".to_owned());
+            }
+            _ => {}
+        }
+        if !self.awaited.is_empty() {
+            return Progress::More;
+        }
+        match self.predecessor.take() {
+            Some(before) if before.client_id != 0 && before.run_id == self.identity.run_id => {
+                encode::command(out, &["CLIENT", "KILL", "ID", &before.client_id.to_string()]);
+                self.awaited.push_back(Step::Kill);
+                Progress::Send
+            }
+            _ => Progress::Done,
+        }
+    }
+}
+
+/// The value of a line `name:value` of INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+}
+
+/// The database number of a client's `SELECT`, or Redis's own error text.
+pub fn database(argument: &[u8]) -> Result<u16, &'static str> {
+    match parse_integer(argument) {
+        Some(n) if (0..i64::from(u16::MAX)).contains(&n) => Ok(n as u16),
+        Some(n) if i32::try_from(n).is_ok() => Err("ERR DB index is out of range"),
+        _ => Err("ERR value is not an integer or out of range"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &[u8] = b":42\r\n";
+
+    fn bulk(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::bulk(&mut out, text.as_bytes());
+        out
+    }
+
+    fn run(predecessor: Option<Identity>, persistence: &str, role: &str) -> (Progress, Identity, Vec<u8>) {
+        let mut out = Vec::new();
+        let mut handshake = Handshake::begin(&Credentials::default(), false, predecessor, &mut out);
+        out.clear();
+        let replies = [
+            b"+OK\r\n".to_vec(),
+            ID.to_vec(),
+            bulk("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n"),
+            bulk(persistence),
+            bulk(role),
+        ];
+        let mut last = Progress::More;
+        for reply in &replies {
+            assert_eq!(last, Progress::More);
+            last = handshake.reply(Reply::new(reply), &mut out);
+        }
+        (last, handshake.identity, out)
+    }
+
+    #[test]
+    fn a_fresh_server_is_taken_at_once() {
+        let (progress, identity, out) = run(None, "loading:0\r\n", "role:master\r\n");
+        assert_eq!((progress, out.as_slice()), (Progress::Done, &b""[..]));
+        assert_eq!(identity, Identity { run_id: "abc".into(), client_id: 42, version: "7.0.15".into() });
+        assert!(identity.has_pexpiretime());
+    }
+
+    #[test]
+    fn the_predecessor_is_fenced_on_the_same_server_only() {
+        let before = |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, version: String::new() });
+        let (progress, _, out) = run(before("abc"), "loading:0\r\n", "role:master\r\n");
+        assert_eq!(progress, Progress::Send);
+        assert!(out.ends_with(b"$4\r\nKILL\r\n$2\r\nID\r\n$1\r\n7\r\n"));
+        assert_eq!(run(before("other"), "loading:0\r\n", "role:master\r\n").0, Progress::Done);
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_is_refused() {
+        let refused = |p| matches!(p, Progress::Refused(_));
+        let mut out = Vec::new();
+        let mut handshake = Handshake::begin(&Credentials::default(), false, None, &mut out);
+        assert!(refused(handshake.reply(Reply::new(b"-LOADING Redis is loading\r\n"), &mut out)));
+        let credentials = Credentials { username: None, password: Some("x".into()) };
+        let mut handshake = Handshake::begin(&credentials, false, None, &mut out);
+        assert!(refused(handshake.reply(Reply::new(b"-WRONGPASS invalid\r\n"), &mut out)));
+    }
+
+    #[test]
+    fn databases_are_numbers_as_redis_reads_them() {
+        assert_eq!(database(b"15"), Ok(15));
+        assert_eq!(database(b"-1"), Err("ERR DB index is out of range"));
+        assert_eq!(database(b"x"), Err("ERR value is not an integer or out of range"));
+        assert_eq!(database(b"99999999999"), Err("ERR value is not an integer or out of range"));
+    }
+}

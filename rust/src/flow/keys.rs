@@ -1,0 +1,69 @@
+//! Which keys the commands in some bytes name: for the rare moments in which an effect's fate is in doubt.
+
+use smallvec::SmallVec;
+
+use crate::command::{KeysResult, keys, lookup, other_db};
+use crate::resp::{Bounds, Request, RequestScanner, Scanned};
+
+use super::replica::Key;
+
+/// Everything but the size of one command is known to be in order here.
+pub const ANY: Bounds = Bounds { request: u32::MAX as usize, authenticated: true };
+
+/// The keys of all commands in `bytes` (one command, or `MULTI … EXEC`), each in its database. `None`: not known, as
+/// with commands that touch everything.
+pub fn keys_of(mut bytes: &[u8], db: u16) -> Option<Vec<Key>> {
+    let mut found = Vec::new();
+    let mut scanner = RequestScanner::default();
+    while let Scanned::Frame(len) = scanner.scan(bytes, ANY) {
+        let (frame, rest) = bytes.split_at(len);
+        keys_of_one(&scanner.request(frame), db, &mut found)?;
+        bytes = rest;
+    }
+    Some(found)
+}
+
+fn keys_of_one(request: &Request<'_>, db: u16, found: &mut Vec<Key>) -> Option<()> {
+    let command = lookup(request.arg(0))?;
+    let command = command.resolve(request).ok()?;
+    if matches!(command.name, "multi" | "exec") {
+        return Some(());
+    }
+    let mut indices = SmallVec::new();
+    match keys(command, request, &mut indices) {
+        KeysResult::Known if !indices.is_empty() || !command.is_write() => {}
+        _ => return None,
+    }
+    for &i in &indices {
+        found.push((db, request.arg(i as usize).into()));
+    }
+    if let Some(other) = other_db(command, request).and_then(|n| u16::try_from(n).ok()) {
+        let there: Vec<Key> = found.iter().map(|(_, key)| (other, key.clone())).collect();
+        found.extend(there);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::encode;
+
+    fn of(lines: &[&str]) -> Option<Vec<String>> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            encode::command(&mut bytes, &line.split(' ').collect::<Vec<_>>());
+        }
+        let keys = keys_of(&bytes, 3)?;
+        Some(keys.into_iter().map(|(db, key)| format!("{db}/{}", key.escape_ascii())).collect())
+    }
+
+    #[test]
+    fn keys_are_found_in_commands_and_transactions() {
+        assert_eq!(of(&["SET a 1"]), Some(vec!["3/a".into()]));
+        assert_eq!(of(&["MULTI", "SET a 1", "DEL b c", "EXEC"]), Some(vec!["3/a".into(), "3/b".into(), "3/c".into()]));
+        assert_eq!(of(&["MOVE a 5"]), Some(vec!["3/a".into(), "5/a".into()]));
+        assert_eq!(of(&["FLUSHALL"]), None);
+        assert_eq!(of(&["NOSUCH a"]), None);
+    }
+}

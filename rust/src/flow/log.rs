@@ -1,0 +1,224 @@
+//! The log of one sequencer: effects in the order of the primary's execution, each at a position.
+//!
+//! An entry is *pending* from the moment its command is queued to the primary until the reply is here, then
+//! *committed* (replicas must get it) or *nothing* (it changed nothing, or its fate is left to a SYNC of its keys).
+//! One connection carries all commands, so entries are decided in the order in which they were appended.
+
+use std::collections::VecDeque;
+
+use super::store::{Piece, Store};
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its command has no reply yet.
+    Pending,
+    /// Its effect is known and belongs on the replicas.
+    Committed,
+    /// Replicas skip it.
+    Nothing,
+}
+
+/// What kind of effect an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A change of data.
+    Write,
+    /// A read that the mirror wants too; worth nothing once it is late.
+    Read,
+    /// A message; not delivered when it is older than a second.
+    Publish,
+    /// A whole key, copied.
+    Sync,
+}
+
+/// One effect.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The command as sent; from the commit on, the effect.
+    pub piece: Piece,
+    /// The replicas that must get it, a bit each.
+    pub replicas: u32,
+    /// Its database.
+    pub db: u16,
+    /// Replies a replica will give to it (a transaction of n effects: n + 2).
+    pub replies: u32,
+    /// Its fate.
+    pub state: State,
+    /// Its kind.
+    pub kind: Kind,
+    /// When it was appended, in milliseconds of the worker's clock.
+    pub at_ms: u64,
+}
+
+/// The run of entries that some replica still needs.
+#[derive(Debug, Default)]
+pub struct Log {
+    entries: VecDeque<Entry>,
+    /// The position of the first entry.
+    first: u64,
+    /// Entries before this position are decided.
+    decided: u64,
+    store: Store,
+    committed: u64,
+}
+
+impl Log {
+    /// Copy a command in, pending.
+    #[inline]
+    pub fn append(&mut self, bytes: &[u8], entry: Entry) -> u64 {
+        let piece = self.store.append(bytes);
+        self.push(Entry { piece, ..entry })
+    }
+
+    /// Take a large command over, pending.
+    pub fn adopt(&mut self, bytes: Vec<u8>, entry: Entry) -> u64 {
+        let piece = self.store.adopt(bytes);
+        self.push(Entry { piece, ..entry })
+    }
+
+    #[inline]
+    fn push(&mut self, entry: Entry) -> u64 {
+        self.entries.push_back(Entry { state: State::Pending, ..entry });
+        self.end() - 1
+    }
+
+    /// The entry at `position`.
+    #[inline]
+    pub fn get(&self, position: u64) -> Option<&Entry> {
+        self.entries.get(position.checked_sub(self.first)? as usize)
+    }
+
+    /// The bytes of an entry.
+    pub fn bytes(&self, entry: &Entry) -> &[u8] {
+        self.store.get(entry.piece)
+    }
+
+    /// Decide the oldest pending entry. `effect`: other bytes than the command's, with the replies they give.
+    #[inline]
+    pub fn decide(&mut self, position: u64, state: State, effect: Option<(&[u8], u32)>) {
+        debug_assert_eq!(position, self.decided, "entries are decided in the order of their commands");
+        let Some(entry) = self.entries.get_mut((position - self.first) as usize) else { return };
+        debug_assert!(entry.state == State::Pending && state != State::Pending);
+        entry.state = state;
+        self.decided = position + 1;
+        match (state, effect) {
+            (State::Committed, Some((bytes, replies))) => {
+                self.store.release(entry.piece);
+                entry.piece = self.store.append(bytes);
+                entry.replies = replies;
+            }
+            (State::Nothing, _) => {
+                self.store.release(entry.piece);
+                entry.piece = Piece::default();
+            }
+            _ => {}
+        }
+        self.committed += u64::from(state == State::Committed);
+    }
+
+    /// Every position before this one is decided.
+    #[inline]
+    pub fn decided(&self) -> u64 {
+        self.decided
+    }
+
+    /// The position after the last entry.
+    #[inline]
+    pub fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// The position of the first entry that is kept.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Forget decided entries before `position`.
+    #[inline]
+    pub fn trim(&mut self, position: u64) {
+        let end = position.min(self.decided);
+        while self.first < end {
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.first += 1;
+            if entry.state == State::Committed {
+                self.store.release(entry.piece);
+            }
+        }
+    }
+
+    /// Bytes held, in whole chunks and entries.
+    pub fn held(&self) -> usize {
+        self.store.held() + self.entries.len() * size_of::<Entry>()
+    }
+
+    /// Entries kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no entry is kept.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Entries committed since the start: the sequence number of the newest.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Where the bytes are, for the connections that send them.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Give back memory that only waits for the next burst.
+    pub fn shrink(&mut self) {
+        if self.entries.is_empty() {
+            self.store.shrink();
+            self.entries.shrink_to(64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: Entry = Entry {
+        piece: Piece::EMPTY,
+        replicas: 1,
+        db: 0,
+        replies: 1,
+        state: State::Pending,
+        kind: Kind::Write,
+        at_ms: 0,
+    };
+
+    #[test]
+    fn entries_live_until_trimmed() {
+        let mut log = Log::default();
+        for i in 0..100u8 {
+            assert_eq!(log.append(&[i; 10], ENTRY), u64::from(i));
+        }
+        for i in 0..60 {
+            let state = if i % 2 == 0 { State::Committed } else { State::Nothing };
+            log.decide(i, state, (i % 4 == 0).then_some((&b"other"[..], 1)));
+        }
+        log.trim(1_000);
+        assert_eq!((log.first(), log.decided(), log.end()), (60, 60, 100));
+        assert_eq!(log.committed(), 30);
+        let entry = *log.get(60).expect("pending entries stay");
+        assert_eq!(log.bytes(&entry), [60; 10]);
+        assert!(log.get(59).is_none());
+    }
+
+    #[test]
+    fn an_effect_may_have_other_bytes() {
+        let mut log = Log::default();
+        let at = log.append(b"SPOP k", ENTRY);
+        log.decide(at, State::Committed, Some((b"SREM k a", 1)));
+        let entry = *log.get(at).expect("kept");
+        assert_eq!(log.bytes(&entry), b"SREM k a");
+    }
+}

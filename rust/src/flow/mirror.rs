@@ -1,0 +1,230 @@
+//! The log's way to the replicas, and the healing of keys whose fate is in doubt.
+//!
+//! A replica has a cursor. What lies before it was sent; what was sent and not acknowledged when the connection broke
+//! is in doubt and never sent again: those keys are copied from the primary, in order with its writes, and the log goes
+//! on behind them. While a key is in doubt, an effect that names it and others (RENAME, COPY, `*STORE`) may spread what
+//! is stale, so it puts all its keys in doubt.
+
+use super::Engine;
+use super::call::Call;
+use super::keys::keys_of;
+use super::log::{Entry, Kind, State};
+use super::replica::{Key, Replica, WINDOW};
+use super::sequencer::Sequencer;
+use super::upstream::{Entered, Upstream};
+
+/// Most unsent bytes on a replica's connection.
+const UNSENT_MAX: usize = 1 << 20;
+/// Most copies in flight on a primary: what clients wait for comes first.
+const COPIES_MAX: u32 = 64;
+/// A message older than this is not delivered to a mirror's subscribers.
+const PUBLISH_MS: u64 = 1_000;
+
+impl Engine {
+    /// Send replicas what is committed, and ask for the copies they need. At the end of a turn.
+    pub fn pump(&mut self) {
+        for key in std::mem::take(&mut self.dirty_sequencers) {
+            self.pump_sequencer(key);
+        }
+    }
+
+    /// A sequencer's replicas may have something to send.
+    pub(super) fn touch_sequencer(&mut self, primary: usize) {
+        if let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) {
+            Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        }
+    }
+
+    fn pump_sequencer(&mut self, primary: usize) {
+        let Some(mut sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.take()) else { return };
+        sequencer.dirty = false;
+        let Sequencer { log, replicas, .. } = &mut *sequencer;
+        for replica in replicas.iter_mut().flatten() {
+            let Some(upstream) = self.upstreams.get_mut(replica.upstream) else { continue };
+            if !upstream.is_ready() {
+                continue;
+            }
+            while replica.next < log.decided()
+                && replica.in_flight < WINDOW
+                && upstream.out.waiting() < UNSENT_MAX
+                && let Some(entry) = log.get(replica.next)
+            {
+                if !is_wanted(entry, replica, self.now.ms) {
+                    replica.next += 1;
+                    continue;
+                }
+                match upstream.enter(entry.db, None, self.now.ms) {
+                    Entered::Yes => {}
+                    Entered::Wait => break,
+                    Entered::Refused => {
+                        replica.stats.count.lost_total.inc();
+                        replica.next += 1;
+                        continue;
+                    }
+                }
+                if entry.kind != Kind::Sync && !replica.repair.is_empty() {
+                    spread_doubt(replica, entry, log.bytes(entry));
+                }
+                upstream.out.push_log(entry.piece);
+                let call = Call::Effect { position: replica.next, left: entry.replies, failed: false };
+                upstream.expect(call, self.now.ms);
+                replica.in_flight += 1;
+                replica.stats.count.sent_total.inc();
+                replica.next += 1;
+            }
+            if replica.in_flight == 0 {
+                replica.acked = replica.next;
+            }
+            if upstream.out.waiting() > 0 {
+                Self::mark_upstream(upstream, replica.upstream, &mut self.dirty_upstreams);
+            }
+        }
+        let losers = sequencer.trim(self.limits.log_bytes);
+        if let Some(endpoint) = self.endpoints.get_mut(primary) {
+            endpoint.sequencer = Some(sequencer);
+        }
+        for bit in (0..32).filter(|bit| losers & (1 << bit) != 0) {
+            self.tell_lost(primary, bit);
+        }
+        self.ask_for_copies(primary);
+    }
+
+    fn tell_lost(&mut self, primary: usize, bit: u32) {
+        let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) else { return };
+        if replica.told_lost {
+            return;
+        }
+        replica.told_lost = true;
+        let subject = format!("{} -> {}", replica.stats.label.get("primary"), replica.stats.label.get("mirror"));
+        self.tell("lost", subject, "the log is full: effects are being dropped for this mirror".to_owned());
+    }
+
+    /// Have the keys copied whose copy is due.
+    fn ask_for_copies(&mut self, primary: usize) {
+        let Some(count) = self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref()).map(|s| s.replicas.len()) else {
+            return;
+        };
+        for bit in 0..count as u32 {
+            loop {
+                let now_ms = self.now.ms;
+                let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {
+                    key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_full())
+                };
+                let serve = self.endpoints[primary].serve[0];
+                let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+                let full = sequencer.copying >= COPIES_MAX;
+                let Some(replica) = sequencer.replica(bit) else { break };
+                if full || !ready(serve, &self.upstreams) || !ready(Some(replica.upstream), &self.upstreams) {
+                    break;
+                }
+                let Some(key) = replica.repair.due(now_ms) else { break };
+                match self.copy_key(primary, key.0, &key.1, 1 << bit) {
+                    Some(position) => {
+                        if let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) {
+                            replica.stats.count.resync_keys_total.inc();
+                            replica.repair.asked(key, position);
+                        }
+                    }
+                    None => {
+                        if let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) {
+                            replica.repair.put_back(key);
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keys may differ on replicas as of `position`. `None`: it is not known which.
+    pub(super) fn doubt(&mut self, primary: usize, replicas: u32, position: u64, keys: Option<Vec<Key>>) {
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else { return };
+        for replica in sequencer.replicas.iter_mut().flatten().filter(|r| replicas & (1 << r.bit) != 0) {
+            match &keys {
+                None => replica.stats.count.lost_total.inc(),
+                Some(keys) => {
+                    for key in keys {
+                        if !replica.repair.doubt(key.clone(), position) {
+                            replica.stats.count.lost_total.inc();
+                        }
+                    }
+                }
+            }
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+    }
+
+    /// A replica has answered an effect.
+    pub(super) fn acknowledged(&mut self, key: usize, position: u64, failed: bool, reply: &[u8]) {
+        let super::upstream::Role::Replica { primary, bit } = self.upstreams[key].role else { return };
+        let next = match self.upstreams[key].calls.iter().find(|c| matches!(c, Call::Effect { .. })) {
+            Some(Call::Effect { position, .. }) => Some(*position),
+            _ => None,
+        };
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else { return };
+        let Sequencer { log, replicas, .. } = &mut **sequencer;
+        let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
+        replica.in_flight -= 1;
+        replica.acked = next.unwrap_or(replica.next);
+        replica.stats.count.acked_total.inc();
+        let entry = log.get(position).copied();
+        if let Some(entry) = entry
+            && (failed || entry.kind == Kind::Sync)
+        {
+            settle_copy(replica, &entry, log.bytes(&entry), position, failed, self.now.ms);
+            if failed {
+                let text = String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[])).trim_end().to_owned();
+                replica.stats.label.set("reason", format!("it refused an effect: {text}"));
+            }
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+    }
+}
+
+/// After the reply to a copy, or an error reply to any effect.
+fn settle_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64, failed: bool, now_ms: u64) {
+    if failed {
+        replica.stats.count.error_total.inc();
+    }
+    if entry.kind == Kind::Read || entry.kind == Kind::Publish {
+        return;
+    }
+    let Some(keys) = keys_of(bytes, entry.db) else {
+        replica.stats.count.lost_total.add(u64::from(failed));
+        return;
+    };
+    for key in keys {
+        match (entry.kind, failed) {
+            (Kind::Sync, false) => replica.repair.copied(&key, position),
+            (Kind::Sync, true) => replica.repair.refused(key, position, now_ms),
+            _ => {
+                if !replica.repair.doubt(key, position) {
+                    replica.stats.count.lost_total.inc();
+                }
+            }
+        }
+    }
+}
+
+/// Whether a replica must be sent an entry.
+fn is_wanted(entry: &Entry, replica: &Replica, now_ms: u64) -> bool {
+    let late = now_ms.saturating_sub(entry.at_ms) > PUBLISH_MS;
+    entry.state == State::Committed
+        && entry.replicas & (1 << replica.bit) != 0
+        && !(late && matches!(entry.kind, Kind::Read | Kind::Publish))
+}
+
+/// An effect of several keys, one of which is in doubt, puts them all in doubt.
+fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8]) {
+    if entry.kind != Kind::Write {
+        return;
+    }
+    let Some(keys) = keys_of(bytes, entry.db) else { return };
+    if keys.len() > 1 && keys.iter().any(|k| replica.repair.contains(k)) {
+        for key in keys {
+            if !replica.repair.doubt(key, replica.next) {
+                replica.stats.count.lost_total.inc();
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The sans-io middle: bytes and time go in, bytes and intents come out. No socket, no clock, no thread, no Python.
+//!
+//! ```text
+//!        session_bytes                                            outgoing(upstream)
+//! client ────────────▶ ingress ─▶ local (HELLO, PING, CLIENT …)   ▲
+//!                         │        transaction (MULTI … EXEC)     │
+//!                         └──────▶ forward ─▶ Call + bytes ───────┘          ─▶ Redis
+//!                                     │  on a mirrored endpoint: log entry, pending
+//!                                     ▼
+//! client ◀─ Session::answer ◀──── replies ◀──────────────────── upstream_bytes ◀─ Redis
+//!                                     │  log entry committed with its effect
+//!                                     ▼
+//!                                  mirror ─▶ replicas (cursor into the log) ─▶ mirror's Redis
+//! ```
+//!
+//! [`Engine`] owns all of it. The worker (its shell) calls `session_*` and `upstream_*` with what the sockets gave, `tick`
+//! with the time, and then writes what [`Engine::take_dirty_sessions`] and [`Engine::take_dirty_upstreams`] name.
+
+mod apply;
+mod backoff;
+mod call;
+pub mod effect;
+mod forward;
+mod handshake;
+mod ingress;
+mod keys;
+mod local;
+mod log;
+mod mirror;
+mod outgoing;
+mod replica;
+mod replies;
+mod sequencer;
+mod session;
+mod store;
+mod ticket;
+mod transaction;
+mod upkeep;
+mod upstream;
+
+use std::io::IoSlice;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::plan::{Address, Limits, Plan};
+use crate::resp::RequestScanner;
+use crate::stats::{EndpointStats, ListenerStats, Registry};
+
+use handshake::Credentials;
+use sequencer::Sequencer;
+use session::Session;
+use upstream::Upstream;
+
+pub use outgoing::SLICES;
+pub use session::Ending;
+pub use ticket::{SessionId, UNSETTLED};
+
+/// The time, as the worker read it at the top of its turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Microseconds of a clock that only goes forward.
+    pub us: u64,
+    /// The same in milliseconds.
+    pub ms: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What the shell must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Open a socket for an upstream; answer with `upstream_connected` or `upstream_closed` and the same epoch.
+    Connect {
+        /// The upstream.
+        upstream: usize,
+        /// The try.
+        epoch: u32,
+        /// Where to.
+        address: Address,
+        /// How long the other side may leave bytes unacknowledged, in milliseconds.
+        dead_after_ms: u64,
+    },
+    /// Close an upstream's socket, if it has one.
+    CloseUpstream {
+        /// The upstream.
+        upstream: usize,
+    },
+    /// Close a session's socket.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// Tell the control plane.
+    Tell(Event),
+}
+
+/// Something that happened, for the control plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What; the words of `_core.pyi`.
+    pub kind: &'static str,
+    /// To what.
+    pub subject: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// A Redis, as the data plane keeps it from plan to plan.
+#[derive(Debug)]
+struct Endpoint {
+    cluster: String,
+    id: String,
+    address: Address,
+    credentials: Credentials,
+    connect_timeout_ms: u64,
+    op_timeout_us: u64,
+    /// The connections for clients, for RESP2 and RESP3. A sequenced endpoint has the first only.
+    serve: [Option<usize>; 2],
+    sequencer: Option<Box<Sequencer>>,
+    /// The plan no longer has it.
+    retired: bool,
+    /// Since when, milliseconds.
+    retired_at: Option<u64>,
+    stats: Arc<EndpointStats>,
+}
+
+impl Endpoint {
+    fn name(&self) -> String {
+        format!("{}/{}", self.cluster, self.id)
+    }
+}
+
+/// Where the keys of one route go on one endpoint.
+#[derive(Debug)]
+struct Target {
+    endpoint: usize,
+    /// Replicas that get the route's writes.
+    writes: u32,
+    /// Those of them that get its reads too.
+    reads: u32,
+    /// Mirror clusters with several endpoints: index of the cluster, and the bit of each of its endpoints.
+    spread: Vec<(usize, Vec<u32>)>,
+}
+
+/// One route, resolved to endpoints: an entry per endpoint of its cluster.
+#[derive(Debug)]
+struct RouteTargets {
+    cluster: usize,
+    by_endpoint: Vec<Target>,
+}
+
+/// One listener of the plan.
+#[derive(Debug)]
+struct Listener {
+    routes: Vec<RouteTargets>,
+    stats: Arc<ListenerStats>,
+}
+
+/// The whole of the middle.
+#[derive(Debug)]
+pub struct Engine {
+    now: Now,
+    plan: Arc<Plan>,
+    limits: Limits,
+    listeners: Vec<Listener>,
+    sessions: Slab<Session>,
+    endpoints: Slab<Endpoint>,
+    upstreams: Slab<Upstream>,
+    registry: Arc<Registry>,
+    intents: Vec<Intent>,
+    dirty_sessions: Vec<SessionId>,
+    dirty_upstreams: Vec<usize>,
+    dirty_sequencers: Vec<usize>,
+    runnable: Vec<SessionId>,
+    /// Scanner of commands that begin and end in one read.
+    scanner: RequestScanner,
+    /// Room for a rewritten command or an effect.
+    scratch: Vec<u8>,
+    /// A large command whose buffer is about to be handed over.
+    adoption: Option<forward::Adoption>,
+    generation: NonZeroU32,
+    epoch: u32,
+    seed: u64,
+    draining: bool,
+    upkeep_at: u64,
+    sweep_at: u64,
+}
+
+impl Engine {
+    /// An engine without a plan: no session can come before [`Engine::apply`]. `seed` spreads retries over processes.
+    pub fn new(plan: Arc<Plan>, registry: Arc<Registry>, now: Now, seed: u64) -> Self {
+        let mut engine = Self {
+            now,
+            limits: plan.limits,
+            plan: Arc::clone(&plan),
+            listeners: Vec::new(),
+            sessions: Slab::new(),
+            endpoints: Slab::new(),
+            upstreams: Slab::new(),
+            registry,
+            intents: Vec::new(),
+            dirty_sessions: Vec::new(),
+            dirty_upstreams: Vec::new(),
+            dirty_sequencers: Vec::new(),
+            runnable: Vec::new(),
+            scanner: RequestScanner::default(),
+            scratch: Vec::new(),
+            adoption: None,
+            generation: NonZeroU32::MIN,
+            epoch: 0,
+            seed,
+            draining: false,
+            upkeep_at: 0,
+            sweep_at: 0,
+        };
+        engine.apply(plan);
+        engine
+    }
+
+    /// The turn's time. Before anything else in a turn.
+    #[inline]
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// What the shell must do, oldest first.
+    pub fn take_intents(&mut self) -> Vec<Intent> {
+        std::mem::take(&mut self.intents)
+    }
+
+    /// Sessions that have output.
+    pub fn take_dirty_sessions(&mut self, into: &mut Vec<SessionId>) {
+        into.clear();
+        std::mem::swap(&mut self.dirty_sessions, into);
+    }
+
+    /// Upstreams that have something to be written.
+    pub fn take_dirty_upstreams(&mut self, into: &mut Vec<usize>) {
+        into.clear();
+        std::mem::swap(&mut self.dirty_upstreams, into);
+    }
+
+    /// Sessions that can go on, with input that is here or in their sockets.
+    pub fn take_runnable(&mut self, into: &mut Vec<SessionId>) {
+        into.clear();
+        std::mem::swap(&mut self.runnable, into);
+    }
+
+    /// Whether a turn must follow without waiting for events.
+    pub fn is_runnable(&self) -> bool {
+        !self.runnable.is_empty()
+    }
+
+    /// The number of sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// What an upstream has to be written; `slices` is filled from its front. Takes it off the list of dirty ones.
+    pub fn upstream_output<'a>(&'a mut self, key: usize, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return 0 };
+        upstream.dirty = false;
+        let upstream = &self.upstreams[key];
+        let sequencer = match upstream.role {
+            upstream::Role::Serve => upstream.endpoint,
+            upstream::Role::Replica { primary, .. } => primary,
+        };
+        let log = self.endpoints.get(sequencer).and_then(|e| e.sequencer.as_ref()).map(|s| s.log.store());
+        upstream.out.slices(log, slices)
+    }
+
+    /// `n` bytes of an upstream's output have left.
+    pub fn upstream_wrote(&mut self, key: usize, n: usize) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        upstream.out.advance(n);
+        let waiting = !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room();
+        if let Some(endpoint) = self.endpoints.get(upstream.endpoint) {
+            endpoint.stats.count.upstream_cx_tx_bytes_total.add(n as u64);
+        }
+        if let upstream::Role::Replica { primary, .. } = upstream.role
+            && upstream.out.waiting() == 0
+        {
+            self.touch_sequencer(primary);
+        }
+        if waiting {
+            self.wake_waiters(key);
+        }
+    }
+
+    /// Give everything up: each call in flight is answered, nothing is sent any more.
+    pub fn abandon(&mut self) {
+        let keys: Vec<usize> = self.upstreams.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.break_upstream(key, "redisha is stopping");
+        }
+    }
+
+    fn tell(&mut self, kind: &'static str, subject: String, detail: String) {
+        self.intents.push(Intent::Tell(Event { kind, subject, detail }));
+    }
+
+    fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id)
+    }
+
+    /// Put a session on the list of those to be written.
+    #[inline]
+    fn mark_session(session: &mut Session, list: &mut Vec<SessionId>) {
+        if !session.dirty {
+            session.dirty = true;
+            list.push(session.id);
+        }
+    }
+
+    /// Put an upstream on the list of those to be written.
+    #[inline]
+    fn mark_upstream(upstream: &mut Upstream, key: usize, list: &mut Vec<usize>) {
+        if !upstream.dirty {
+            upstream.dirty = true;
+            list.push(key);
+        }
+    }
+
+    /// Put a session on the list of those that can go on.
+    #[inline]
+    fn wake(session: &mut Session, list: &mut Vec<SessionId>) {
+        session.wait = session::Wait::Nothing;
+        if !session.runnable {
+            session.runnable = true;
+            list.push(session.id);
+        }
+    }
+
+    /// Put a sequencer on the list of those whose replicas have something to send.
+    #[inline]
+    fn mark_sequencer(sequencer: &mut Sequencer, key: usize, list: &mut Vec<usize>) {
+        if !sequencer.dirty {
+            sequencer.dirty = true;
+            list.push(key);
+        }
+    }
+
+    /// All sessions that wait for an upstream may look again.
+    fn wake_waiters(&mut self, key: usize) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        for id in std::mem::take(&mut upstream.waiters) {
+            if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) {
+                Self::wake(session, &mut self.runnable);
+            }
+        }
+    }
+}

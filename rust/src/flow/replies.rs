@@ -1,0 +1,388 @@
+//! From a server's bytes to its replies, and from a reply to whom it belongs.
+
+use crate::resp::{Reply, RequestScanner, encode};
+
+use super::call::{Call, ClientCall, Convert, NO_ENTRY, TransactionCall, command_of};
+use super::effect::{self, Effect, Rule};
+use super::keys::ANY;
+use super::log::{Kind, State};
+use super::session::{Ending, Wait};
+use super::ticket::Ticket;
+use super::transaction::{EXEC, MULTI};
+use super::upstream::{Phase, Role, Stream};
+use super::{Engine, SessionId};
+
+/// A reply that is at least this long, and not complete, is passed on as it comes.
+const STREAM_FROM: usize = 32 * 1024;
+
+impl Engine {
+    /// Bytes of an upstream, in the shell's own buffer.
+    pub fn upstream_bytes(&mut self, key: usize, epoch: u32, bytes: &[u8]) {
+        let mut rest = bytes;
+        if let Some(endpoint) = self.upstreams.get(key).and_then(|u| self.endpoints.get(u.endpoint)) {
+            endpoint.stats.count.upstream_cx_rx_bytes_total.add(bytes.len() as u64);
+        }
+        while !rest.is_empty() {
+            let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.epoch == epoch) else { return };
+            match upstream.scanner.scan(rest) {
+                Err(error) => return self.protocol_error(key, &format!("it sent something that is not RESP: {error}")),
+                Ok(Some(n)) => {
+                    let (head, tail) = rest.split_at(n);
+                    rest = tail;
+                    if upstream.stream != Stream::Whole {
+                        self.stream(key, head, true);
+                    } else if upstream.partial.is_empty() {
+                        self.reply(key, head);
+                    } else {
+                        upstream.partial.extend_from_slice(head);
+                        let whole = std::mem::take(&mut upstream.partial);
+                        self.reply(key, &whole);
+                    }
+                }
+                Ok(None) => {
+                    if upstream.stream != Stream::Whole {
+                        return self.stream(key, rest, false);
+                    }
+                    upstream.partial.extend_from_slice(rest);
+                    if upstream.partial.len() >= STREAM_FROM {
+                        self.begin_stream(key);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn protocol_error(&mut self, key: usize, reason: &str) {
+        if let Some(endpoint) = self.upstreams.get(key).and_then(|u| self.endpoints.get(u.endpoint)) {
+            endpoint.stats.count.upstream_cx_protocol_error.inc();
+        }
+        self.break_upstream(key, reason);
+    }
+
+    /// A long reply: from here on its bytes go to their client as they come, if they can.
+    fn begin_stream(&mut self, key: usize) {
+        let upstream = &mut self.upstreams[key];
+        let Some(call) = upstream.calls.front() else { return };
+        if call.wants_whole_reply() {
+            if upstream.partial.len() > self.limits.max_output {
+                let reason = "a reply that must be seen whole is larger than max_output";
+                self.protocol_error(key, reason);
+            }
+            return;
+        }
+        let owner = call.ticket().map(|t| (t.session(), t.number()));
+        let client = owner.and_then(|(id, number)| {
+            let session = self.sessions.get(id.slot as usize).filter(|s| s.id == id)?;
+            Some((session.may_stream(number), id))
+        });
+        upstream.stream = match client {
+            Some((true, id)) => Stream::To(id),
+            Some((false, _)) => return,
+            None => Stream::Discard,
+        };
+        let begun = std::mem::take(&mut self.upstreams[key].partial);
+        self.stream(key, &begun, false);
+    }
+
+    fn stream(&mut self, key: usize, bytes: &[u8], ends: bool) {
+        if let Stream::To(id) = self.upstreams[key].stream {
+            match self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id && s.ending != Ending::Broken) {
+                Some(session) => {
+                    session.output.extend_from_slice(bytes);
+                    Self::mark_session(session, &mut self.dirty_sessions);
+                    self.check_output(id);
+                }
+                None => self.upstreams[key].stream = Stream::Discard,
+            }
+        }
+        if !ends {
+            return;
+        }
+        // What is left to do is the same as for a reply that was seen whole, without its bytes.
+        self.upstreams[key].stream = Stream::Whole;
+        match self.upstreams[key].calls.front_mut() {
+            Some(Call::Transaction(call)) => call.replies += 1,
+            Some(Call::Client(_)) => {}
+            _ => return,
+        }
+        match self.upstreams[key].settled(self.now.ms) {
+            Some(Call::Client(mut call)) => {
+                self.commit_client(key, &call, Reply::new(b"$0\r\n\r\n"));
+                self.finish(key, call.started_us);
+                if let Some(ticket) = call.ticket.take() {
+                    self.settle(ticket, |_| {});
+                }
+            }
+            Some(Call::Transaction(mut call)) => {
+                self.finish(key, call.started_us);
+                if let Some(ticket) = call.ticket.take() {
+                    self.settle(ticket, |_| {});
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One complete reply.
+    fn reply(&mut self, key: usize, bytes: &[u8]) {
+        let reply = Reply::new(bytes);
+        let upstream = &mut self.upstreams[key];
+        if matches!(upstream.phase, Phase::Handshake { .. }) {
+            return self.handshake_reply(key, reply);
+        }
+        if bytes.first() == Some(&b'>') {
+            return self.protocol_error(key, "it pushed a message on a shared connection");
+        }
+        match upstream.calls.front_mut() {
+            None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
+            Some(Call::Client(_)) => {
+                let Some(Call::Client(mut call)) = upstream.settled(self.now.ms) else { return };
+                if call.entry != NO_ENTRY {
+                    self.commit_client(key, &call, reply);
+                }
+                self.finish(key, call.started_us);
+                if let Some(ticket) = call.ticket.take() {
+                    let convert = call.convert;
+                    self.settle(ticket, |out| match (convert, bytes) {
+                        (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
+                        (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
+                        _ => out.extend_from_slice(bytes),
+                    });
+                }
+            }
+            Some(Call::Transaction(call)) => {
+                call.replies += 1;
+                if call.replies < call.items.len() + 2 {
+                    return;
+                }
+                let Some(Call::Transaction(mut call)) = upstream.settled(self.now.ms) else { return };
+                if call.entry != NO_ENTRY {
+                    self.commit_transaction(key, &call, reply);
+                }
+                self.finish(key, call.started_us);
+                if let Some(ticket) = call.ticket.take() {
+                    self.settle(ticket, |out| out.extend_from_slice(bytes));
+                }
+            }
+            Some(Call::Sync(call)) => {
+                call.left -= 1;
+                if call.left > 0 {
+                    return;
+                }
+                let Some(Call::Sync(call)) = upstream.settled(self.now.ms) else { return };
+                self.commit_copy(key, *call, reply);
+            }
+            Some(Call::Select { .. }) => {
+                let Some(Call::Select { db, ticket }) = upstream.settled(self.now.ms) else { return };
+                self.selected(key, db, ticket, bytes);
+            }
+            Some(Call::Context) => {
+                upstream.settled(self.now.ms);
+                if reply.is_error() {
+                    let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or(&[])).trim_end().to_owned();
+                    return self.protocol_error(key, &format!("it refused to change the connection's context: {text}"));
+                }
+            }
+            Some(Call::Effect { left, failed, .. }) => {
+                *left -= 1;
+                *failed |= holds_error(reply);
+                if *left > 0 {
+                    return;
+                }
+                let Some(Call::Effect { position, failed, .. }) = upstream.settled(self.now.ms) else { return };
+                self.acknowledged(key, position, failed, bytes);
+            }
+        }
+        let upstream = &self.upstreams[key];
+        if !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room() {
+            self.wake_waiters(key);
+        }
+    }
+
+    fn handshake_reply(&mut self, key: usize, reply: Reply<'_>) {
+        match self.upstreams[key].handshake_reply(reply) {
+            Err(reason) => self.break_upstream(key, &reason),
+            Ok(false) => Self::mark_upstream(&mut self.upstreams[key], key, &mut self.dirty_upstreams),
+            Ok(true) => self.upstream_ready(key),
+        }
+    }
+
+    /// A database was proven, or refused.
+    fn selected(&mut self, key: usize, db: u16, ticket: Option<Ticket>, bytes: &[u8]) {
+        let accepted = bytes == b"+OK\r\n";
+        let upstream = &mut self.upstreams[key];
+        upstream.selected(db, accepted);
+        let role = upstream.role;
+        if let Some(ticket) = ticket {
+            if accepted && let Some(session) = self.session(ticket.session()) {
+                session.db = db;
+            }
+            self.settle(ticket, |out| out.extend_from_slice(bytes));
+        }
+        self.wake_waiters(key);
+        if let Role::Replica { primary, .. } = role {
+            self.touch_sequencer(primary);
+        }
+    }
+
+    /// Statistics of a client's command that has its reply.
+    #[inline]
+    fn finish(&mut self, key: usize, started_us: u64) {
+        let endpoint = &self.endpoints[self.upstreams[key].endpoint];
+        endpoint.stats.count.upstream_rq_active.dec();
+        endpoint.stats.time.record(self.now.us.saturating_sub(started_us));
+    }
+
+    /// Answer a command.
+    #[inline]
+    pub(super) fn settle(&mut self, ticket: Ticket, write: impl FnOnce(&mut Vec<u8>)) {
+        let (id, number) = ticket.settle();
+        let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
+        session.answer(number, write);
+        Self::mark_session(session, &mut self.dirty_sessions);
+        if session.wait == Wait::Quiet && session.in_flight() == 0 {
+            Self::wake(session, &mut self.runnable);
+        }
+        if session.paused && session.may_resume() {
+            session.paused = false;
+            Self::wake(session, &mut self.runnable);
+        }
+        let large = session.unread() > STREAM_FROM;
+        if let Some(listener) = self.listeners.get(session.listener) {
+            listener.stats.count.downstream_rq_active.dec();
+        }
+        if large {
+            self.check_output(id);
+        }
+    }
+
+    /// A client that does not read its replies is closed; nobody else waits for it.
+    fn check_output(&mut self, id: SessionId) {
+        let max = self.limits.max_output;
+        let Some(session) = self.session(id) else { return };
+        if session.unread() <= max || session.ending == Ending::Broken {
+            return;
+        }
+        session.output = Vec::new();
+        session.written = 0;
+        let listener = session.listener;
+        self.close_session(id.slot as usize);
+        if let Some(listener) = self.listeners.get(listener) {
+            listener.stats.count.downstream_cx_output_overflow.inc();
+        }
+    }
+
+    /// Decide the entry of a client's command.
+    #[inline]
+    fn commit_client(&mut self, key: usize, call: &ClientCall, reply: Reply<'_>) {
+        if call.entry == NO_ENTRY {
+            return;
+        }
+        let primary = self.upstreams[key].endpoint;
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let mut doubts = None;
+        if call.rule == Rule::Same {
+            let state = if reply.is_error() { State::Nothing } else { State::Committed };
+            sequencer.log.decide(call.entry, state, None);
+        } else if let (Some(entry), Some(command)) = (sequencer.log.get(call.entry).copied(), command_of(call.command)) {
+            self.scratch.clear();
+            let mut scanner = RequestScanner::default();
+            let sent = sequencer.log.bytes(&entry);
+            scanner.scan(sent, ANY);
+            match effect::commit(call.rule, command, &scanner.request(sent), reply, &mut self.scratch) {
+                Effect::Nothing => sequencer.log.decide(call.entry, State::Nothing, None),
+                Effect::Same => sequencer.log.decide(call.entry, State::Committed, None),
+                Effect::Bytes => sequencer.log.decide(call.entry, State::Committed, Some((&self.scratch, 1))),
+                Effect::Sync => {
+                    doubts = Some((super::keys::keys_of(sent, entry.db), entry.replicas));
+                    sequencer.log.decide(call.entry, State::Nothing, None);
+                }
+            }
+        } else {
+            sequencer.log.decide(call.entry, State::Committed, None);
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        if let Some((keys, replicas)) = doubts {
+            self.doubt(primary, replicas, call.entry, keys);
+        }
+    }
+
+    /// Decide the entry of a transaction: each element of EXEC's reply gives its effect, wrapped again.
+    fn commit_transaction(&mut self, key: usize, call: &TransactionCall, reply: Reply<'_>) {
+        let primary = self.upstreams[key].endpoint;
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let Some(entry) = sequencer.log.get(call.entry).copied() else { return };
+        if reply.is_error() || reply.is_nil() {
+            sequencer.log.decide(call.entry, State::Nothing, None);
+            return Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        }
+        let mut effects = MULTI.to_vec();
+        let mut count = 0;
+        let mut doubts = Some(Vec::new());
+        let mut unchanged = true;
+        for (item, element) in call.items.iter().zip(reply.elements()) {
+            let frame = call.bytes.get(item.start..item.end).unwrap_or(&[]);
+            let mut scanner = RequestScanner::default();
+            scanner.scan(frame, ANY);
+            let effect = match item.command {
+                _ if item.rule == Rule::Never || super::forward::copies_behind(item.rule) => Effect::Nothing,
+                Some(command) => effect::commit(item.rule, command, &scanner.request(frame), element, &mut effects),
+                None if element.is_error() => Effect::Nothing,
+                None => Effect::Same,
+            };
+            unchanged &= effect == Effect::Same;
+            match effect {
+                Effect::Nothing => {}
+                Effect::Same => effects.extend_from_slice(frame),
+                Effect::Bytes => {}
+                Effect::Sync => {
+                    let keys = super::keys::keys_of(frame, call.db);
+                    doubts = doubts.zip(keys).map(|(mut all, keys)| {
+                        all.extend(keys);
+                        all
+                    });
+                }
+            }
+            count += u32::from(matches!(effect, Effect::Same | Effect::Bytes));
+        }
+        effects.extend_from_slice(EXEC);
+        match (count, unchanged) {
+            (0, _) => sequencer.log.decide(call.entry, State::Nothing, None),
+            (_, true) => sequencer.log.decide(call.entry, State::Committed, None),
+            _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, count + 2))),
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        if doubts.as_ref().is_none_or(|keys| !keys.is_empty()) {
+            self.doubt(primary, entry.replicas, call.entry, doubts);
+        }
+    }
+
+    /// The copy of a key is here: its effect is the key as it is now.
+    fn commit_copy(&mut self, key: usize, call: super::call::SyncCall, reply: Reply<'_>) {
+        let primary = self.upstreams[key].endpoint;
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        sequencer.copying = sequencer.copying.saturating_sub(1);
+        let mut effect = Vec::new();
+        let copied = !reply.is_error() && effect::sync_effect(&call.key, reply, &mut effect).is_some();
+        debug_assert_eq!(sequencer.log.get(call.entry).map(|e| e.kind), Some(Kind::Sync));
+        let replicas = sequencer.log.get(call.entry).map_or(0, |e| e.replicas);
+        if copied {
+            sequencer.log.decide(call.entry, State::Committed, Some((&effect, 1)));
+        } else {
+            sequencer.log.decide(call.entry, State::Nothing, None);
+            let name: super::replica::Key = (call.db, call.key.into());
+            let now_ms = self.now.ms;
+            for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
+                replica.stats.count.error_total.inc();
+                replica.repair.refused(name.clone(), call.entry, now_ms);
+            }
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+    }
+}
+
+/// Whether a reply is an error, or (the reply to EXEC) holds one.
+fn holds_error(reply: Reply<'_>) -> bool {
+    reply.is_error() || (reply.bytes().first() == Some(&b'*') && reply.elements().any(|e| e.is_error()))
+}

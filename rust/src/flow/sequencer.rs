@@ -1,0 +1,75 @@
+//! The one ordered path of writes to one Redis: the log and who receives it.
+
+use std::sync::Arc;
+
+use crate::stats::LogStats;
+
+use super::log::Log;
+use super::replica::Replica;
+
+/// Most replicas of one sequencer: a bit each.
+pub const REPLICAS_MAX: usize = 32;
+
+/// Order, log and replicas of one endpoint.
+#[derive(Debug, Default)]
+pub struct Sequencer {
+    /// What was written.
+    pub log: Log,
+    /// Who gets it; a place is free when its replica was removed.
+    pub replicas: Vec<Option<Replica>>,
+    /// Copies in flight on the primary.
+    pub copying: u32,
+    /// It is on the list of sequencers whose replicas have something to send.
+    pub dirty: bool,
+    /// What is counted.
+    pub stats: Arc<LogStats>,
+}
+
+impl Sequencer {
+    /// The replicas there are.
+    pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().flatten()
+    }
+
+    /// The replicas there are, to be changed.
+    pub fn replicas_mut(&mut self) -> impl Iterator<Item = &mut Replica> {
+        self.replicas.iter_mut().flatten()
+    }
+
+    /// Replica number `bit`.
+    pub fn replica(&mut self, bit: u32) -> Option<&mut Replica> {
+        self.replicas.get_mut(bit as usize)?.as_mut()
+    }
+
+    /// A place for one more replica.
+    pub fn free_bit(&self) -> Option<u32> {
+        let free = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
+        (free < REPLICAS_MAX).then_some(free as u32)
+    }
+
+    /// Forget what every replica has, then what exceeds the bound: there only committed entries that a replica has not
+    /// been sent yet are dropped, and counted as lost to it. Gives the replicas that lost something.
+    pub fn trim(&mut self, limit: usize) -> u32 {
+        let done = self.replicas.iter().flatten().map(|r| r.acked).min().unwrap_or(u64::MAX);
+        self.log.trim(done);
+        let mut losers = 0;
+        while self.log.held() > limit && self.log.first() < self.log.decided() {
+            let position = self.log.first();
+            let Some(entry) = self.log.get(position).copied() else { break };
+            if self.replicas.iter().flatten().any(|r| r.acked <= position && r.next > position) {
+                break; // sent and not acknowledged: still needed, and bounded by the window
+            }
+            for replica in self.replicas.iter_mut().flatten().filter(|r| r.next <= position) {
+                replica.next = position + 1;
+                replica.acked = position + 1;
+                if entry.state == super::log::State::Committed && entry.replicas & (1 << replica.bit) != 0 {
+                    replica.stats.count.lost_total.inc();
+                    losers |= 1 << replica.bit;
+                }
+            }
+            self.stats.overflow_total.inc();
+            self.log.trim(position + 1);
+        }
+        losers
+    }
+}

@@ -1,0 +1,287 @@
+//! One client: what it has sent and not been given yet, and the state that Redis would keep for its connection.
+//!
+//! An idle session owns no buffer. Replies leave in the order of their commands: the one whose turn it is goes straight
+//! to the output, another waits in `parked`.
+
+use std::collections::VecDeque;
+
+use crate::command::Command;
+use crate::resp::RequestScanner;
+
+use super::ticket::{SessionId, Ticket};
+
+/// Past this much unread output no more commands are read from the client.
+const OUTPUT_PAUSE: usize = 1 << 20;
+/// Most commands of one session in flight.
+const IN_FLIGHT_MAX: u64 = 1024;
+/// No upstream.
+pub const NO_PATH: usize = usize::MAX;
+
+/// Why a session does not go on with its next command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It does.
+    Nothing,
+    /// Everything in flight must be answered first (another path, or a command that changes the session).
+    Quiet,
+    /// The upstream must become ready or have room; it is on its list of waiters.
+    Upstream,
+}
+
+/// How the session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It does not.
+    Open,
+    /// No more commands are taken (QUIT, protocol error, drain): once all is answered and written it is closed.
+    Draining,
+    /// It must be closed now; what was not written is lost.
+    Broken,
+}
+
+/// Commands between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub struct Queued {
+    /// Their frames, back to back.
+    pub bytes: Vec<u8>,
+    /// Each command and where its frame ends.
+    pub items: Vec<(Option<&'static Command>, usize)>,
+    /// A command was refused while queueing: EXEC will be refused.
+    pub failed: bool,
+    /// The endpoint that the keys so far live on.
+    pub path: Option<usize>,
+    /// The replicas that get its writes.
+    pub writes: u32,
+    /// The replicas of the last command that had keys.
+    pub keyed: Option<u32>,
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub library: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub library_version: Vec<u8>,
+    /// Commands whose replies are not sent (`CLIENT REPLY`): [from, to).
+    pub muted: VecDeque<(u64, u64)>,
+    /// The transaction being queued.
+    pub transaction: Option<Queued>,
+    /// Replies that are ahead of their turn.
+    pub parked: VecDeque<(u64, Vec<u8>)>,
+    /// The scanner of a command that is not complete.
+    pub scanner: Option<RequestScanner>,
+    /// Bytes missing to the command that `scanner` is midway in, at least.
+    pub missing: usize,
+}
+
+/// The client.
+#[derive(Debug)]
+pub struct Session {
+    /// Who it is.
+    pub id: SessionId,
+    /// Index of its listener.
+    pub listener: usize,
+    /// The RESP version it speaks.
+    pub resp: u8,
+    /// Its database.
+    pub db: u16,
+    /// Whether it may send commands.
+    pub authenticated: bool,
+    /// How it ends.
+    pub ending: Ending,
+    /// Why it does not go on.
+    pub wait: Wait,
+    /// It is on the list of sessions to write.
+    pub dirty: bool,
+    /// It is on the list of sessions to go on with.
+    pub runnable: bool,
+    /// The client will send no more; what it has sent is still answered.
+    pub half_closed: bool,
+    /// It stopped at a bound, until replies come or the client reads.
+    pub paused: bool,
+    /// Bytes received and not consumed; the next command begins at `consumed`.
+    pub input: Vec<u8>,
+    /// Where in `input` the next command begins.
+    pub consumed: usize,
+    /// Bytes to be written, from `written` on.
+    pub output: Vec<u8>,
+    /// How much of `output` has left.
+    pub written: usize,
+    /// Commands accepted.
+    pub issued: u64,
+    /// Commands answered.
+    pub settled: u64,
+    /// The upstream that has its commands in flight.
+    pub path: usize,
+    /// Milliseconds of its last command (or of its coming).
+    pub active_ms: u64,
+    /// Milliseconds of its coming.
+    pub since_ms: u64,
+    /// The rest.
+    pub extra: Option<Box<Extra>>,
+}
+
+impl Session {
+    /// A client that has just come.
+    pub fn new(id: SessionId, listener: usize, authenticated: bool, now_ms: u64) -> Self {
+        Self {
+            id,
+            listener,
+            resp: 2,
+            db: 0,
+            authenticated,
+            ending: Ending::Open,
+            wait: Wait::Nothing,
+            dirty: false,
+            runnable: false,
+            paused: false,
+            half_closed: false,
+            input: Vec::new(),
+            consumed: 0,
+            output: Vec::new(),
+            written: 0,
+            issued: 0,
+            settled: 0,
+            path: NO_PATH,
+            active_ms: now_ms,
+            since_ms: now_ms,
+            extra: None,
+        }
+    }
+
+    /// Accept a command.
+    #[inline]
+    pub fn issue(&mut self) -> Ticket {
+        let ticket = Ticket::issue(self.id, self.issued);
+        self.issued += 1;
+        ticket
+    }
+
+    /// Commands not answered yet.
+    #[inline]
+    pub fn in_flight(&self) -> u64 {
+        self.issued - self.settled
+    }
+
+    /// Whether the next command must wait for replies, or for the client to read them.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.in_flight() >= IN_FLIGHT_MAX || self.unread() > OUTPUT_PAUSE
+    }
+
+    /// Whether a paused session may go on: well below the bounds, so that it does not stop again at once.
+    pub fn may_resume(&self) -> bool {
+        self.in_flight() < IN_FLIGHT_MAX / 2 && self.unread() <= OUTPUT_PAUSE / 2
+    }
+
+    /// Bytes the client has not read.
+    #[inline]
+    pub fn unread(&self) -> usize {
+        self.output.len() - self.written
+    }
+
+    /// Give the answer to command `number`; `write` appends it.
+    #[inline]
+    pub fn answer(&mut self, number: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        debug_assert!(number >= self.settled && number < self.issued, "answered twice, or never asked");
+        if number != self.settled {
+            let mut reply = Vec::new();
+            write(&mut reply);
+            return self.park(number, reply);
+        }
+        if !self.is_muted(number) {
+            write(&mut self.output);
+        }
+        self.settled += 1;
+        if self.extra.is_some() {
+            self.unpark();
+        }
+    }
+
+    fn park(&mut self, number: u64, reply: Vec<u8>) {
+        let parked = &mut self.extra().parked;
+        let at = parked.partition_point(|(n, _)| *n < number);
+        parked.insert(at, (number, reply));
+    }
+
+    /// Send the parked replies whose turn has come.
+    fn unpark(&mut self) {
+        let Some(extra) = self.extra.as_mut() else { return };
+        while let Some((_, reply)) = extra.parked.pop_front_if(|(n, _)| *n == self.settled) {
+            if !extra.muted.iter().any(|&(from, to)| from <= self.settled && self.settled < to) {
+                self.output.extend_from_slice(&reply);
+            }
+            self.settled += 1;
+        }
+        while extra.muted.front().is_some_and(|&(_, to)| to <= self.settled) {
+            extra.muted.pop_front();
+        }
+    }
+
+    /// Whether the reply to a command is not sent.
+    pub fn is_muted(&self, number: u64) -> bool {
+        self.extra.as_ref().is_some_and(|e| e.muted.iter().any(|&(from, to)| from <= number && number < to))
+    }
+
+    /// Whether a reply may go out as it comes: it is its turn, and it is wanted.
+    pub fn may_stream(&self, number: u64) -> bool {
+        number == self.settled && !self.is_muted(number)
+    }
+
+    /// The rest of the state, made when first needed.
+    pub fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// The transaction being queued.
+    pub fn transaction(&mut self) -> Option<&mut Queued> {
+        self.extra.as_mut()?.transaction.as_mut()
+    }
+
+    /// Whether MULTI was sent and neither EXEC nor DISCARD yet.
+    #[inline]
+    pub fn in_transaction(&self) -> bool {
+        self.extra.as_ref().is_some_and(|e| e.transaction.is_some())
+    }
+
+    /// `n` bytes of output have left.
+    pub fn wrote(&mut self, n: usize) {
+        self.written += n;
+        if self.written == self.output.len() {
+            self.output.clear();
+            self.written = 0;
+            if self.output.capacity() > OUTPUT_PAUSE / 16 {
+                self.output = Vec::new();
+            }
+        } else if self.written > OUTPUT_PAUSE {
+            self.output.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Bytes missing to the command that is being received; 0 between commands.
+    pub fn missing(&self) -> usize {
+        self.extra.as_ref().filter(|e| e.scanner.is_some()).map_or(0, |e| e.missing)
+    }
+
+    /// No more bytes will come: what is complete is still answered, what is not never will be.
+    pub fn end_input(&mut self) {
+        self.half_closed = true;
+        if self.wait == Wait::Nothing && !self.paused && !self.runnable {
+            self.input = Vec::new();
+            self.consumed = 0;
+        }
+    }
+
+    /// Whether the session's work is done and it may be closed.
+    pub fn is_finished(&self) -> bool {
+        match self.ending {
+            Ending::Open => self.half_closed && self.input.is_empty() && self.in_flight() == 0 && self.unread() == 0,
+            Ending::Draining => self.in_flight() == 0 && self.unread() == 0,
+            Ending::Broken => true,
+        }
+    }
+}

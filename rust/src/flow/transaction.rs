@@ -1,0 +1,204 @@
+//! MULTI, EXEC, DISCARD. Commands are queued in the session, checked as Redis checks them, and leave as one contiguous
+//! `MULTI … EXEC`: a transaction never reaches a shared connection incomplete.
+
+use crate::command::{Command, KeysResult, Treatment, keys, needs_private};
+use crate::resp::{Request, RequestScanner, Scanned, encode};
+
+use super::Engine;
+use super::call::{Call, NO_ENTRY, TransactionCall, TransactionItem};
+use super::effect::{self, Rule};
+use super::forward::copies_behind;
+use super::ingress::Step;
+use super::keys::ANY;
+use super::log::{Entry, Kind, State};
+use super::session::Queued;
+use super::store::Piece;
+
+/// `MULTI` on the wire.
+pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+/// `EXEC` on the wire.
+pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+impl Engine {
+    /// MULTI, EXEC or DISCARD.
+    pub(super) fn transaction_command(
+        &mut self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Step {
+        let name = command.map_or("", |c| c.name);
+        let open = self.sessions[slot].in_transaction();
+        match (name, open) {
+            ("multi", true) => self.refuse(slot, "ERR MULTI calls can not be nested"),
+            ("multi", false) => {
+                self.sessions[slot].extra().transaction = Some(Queued::default());
+                self.answer_now(slot, |out| encode::status(out, "OK"))
+            }
+            ("discard", true) => {
+                self.sessions[slot].extra().transaction = None;
+                self.answer_now(slot, |out| encode::status(out, "OK"))
+            }
+            ("exec", true) => self.exec(slot),
+            _ => self.refuse(slot, &format!("ERR {} without MULTI", request_name(request))),
+        }
+    }
+
+    /// A command between MULTI and EXEC.
+    pub(super) fn queue(&mut self, slot: usize, command: Option<&'static Command>, request: &Request<'_>) -> Step {
+        if let Some(command) = command {
+            let name = command.name;
+            if command.flags.contains(crate::command::Flags::NO_MULTI) {
+                return self.refuse_queueing(slot, "ERR Command not allowed inside a transaction");
+            }
+            match command.treatment {
+                Treatment::Local if !matches!(name, "ping" | "echo") => {
+                    let text = format!("ERR '{}' inside MULTI is not possible through redisha yet", name.replace('|', " "));
+                    return self.refuse_queueing(slot, &text);
+                }
+                Treatment::Private => return self.unsupported(slot, name),
+                _ if needs_private(command, request) => return self.unsupported(slot, name),
+                _ => {}
+            }
+        }
+        let place = match self.place(slot, command, request) {
+            Ok(place) => place,
+            Err(text) => return self.no_route(slot, &text),
+        };
+        if place.writes != 0 && command.is_some_and(|c| c.treatment == Treatment::Refused) {
+            return self.refuse_queueing(slot, "ERR this command is refused where writes are mirrored");
+        }
+        let keyed = command.is_none_or(|c| {
+            let mut indices = smallvec::SmallVec::new();
+            keys(c, request, &mut indices) == KeysResult::Unknown || !indices.is_empty()
+        });
+        let frame = self.stripped(request, &place);
+        let max = self.limits.max_request;
+        let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
+        if queued.bytes.len() + request.frame.len() > max {
+            return self.refuse_queueing(slot, "ERR the transaction is larger than max_request");
+        }
+        // A command without keys joins whatever endpoint the keys decide.
+        if keyed && queued.path.is_some_and(|endpoint| endpoint != place.endpoint) {
+            let text = "CROSSROUTE the keys of this transaction are on several Redis servers";
+            return self.refuse_queueing(slot, text);
+        }
+        if keyed || queued.path.is_none() {
+            queued.path = Some(place.endpoint);
+        }
+        if place.is_mixed() || (keyed && queued.keyed.is_some_and(|w| w != place.writes)) {
+            let text = "CROSSROUTE the keys of this transaction belong to routes with different mirrors";
+            return self.refuse_queueing(slot, text);
+        }
+        queued.writes |= place.writes;
+        if keyed {
+            queued.keyed = Some(place.writes);
+        }
+        queued.bytes.extend_from_slice(frame.as_deref().unwrap_or(request.frame));
+        queued.items.push((command, queued.bytes.len()));
+        self.answer_now(slot, |out| encode::status(out, "QUEUED"))
+    }
+
+    fn exec(&mut self, slot: usize) -> Step {
+        let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
+        if queued.failed {
+            self.sessions[slot].extra().transaction = None;
+            return self.refuse(slot, "EXECABORT Transaction discarded because of previous errors.");
+        }
+        let Some(endpoint) = queued.path else {
+            self.sessions[slot].extra().transaction = None;
+            return self.answer_now(slot, |out| encode::array(out, 0));
+        };
+        let key = match self.enter(slot, endpoint, false) {
+            Ok(key) => key,
+            Err(step) => {
+                if step == Step::Done {
+                    self.sessions[slot].extra().transaction = None; // it was answered: nothing was sent
+                }
+                return step;
+            }
+        };
+        let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
+        self.send_transaction(slot, endpoint, key, queued);
+        Step::Done
+    }
+
+    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: Queued) {
+        self.count_request(slot);
+        let mirrored = queued.writes != 0;
+        let mut bytes = MULTI.to_vec();
+        let mut items = Vec::with_capacity(queued.items.len());
+        let mut scanner = RequestScanner::default();
+        let mut scratch = Vec::new();
+        let mut start = 0;
+        let mut any = false;
+        for &(command, end) in &queued.items {
+            let frame = queued.bytes.get(start..end).unwrap_or(&[]);
+            start = end;
+            let mut rule = if mirrored && command.is_none_or(Command::is_write) { Rule::Same } else { Rule::Never };
+            let mut rewritten = false;
+            if let (Some(command), Rule::Same, Scanned::Frame(_)) = (command, rule, scanner.scan(frame, ANY)) {
+                scratch.clear();
+                let prepared = effect::prepare(command, &scanner.request(frame), self.now.unix_ms, &mut scratch);
+                (rule, rewritten) = (prepared.rule, prepared.rewritten);
+            }
+            any |= rule != Rule::Never;
+            let from = bytes.len();
+            bytes.extend_from_slice(if rewritten { &scratch } else { frame });
+            items.push(TransactionItem { command, rule, start: from, end: bytes.len() });
+        }
+        bytes.extend_from_slice(EXEC);
+        let session = &mut self.sessions[slot];
+        let db = session.db;
+        session.path = key;
+        let upstream = &mut self.upstreams[key];
+        let mut call = Box::new(TransactionCall {
+            ticket: Some(session.issue()),
+            started_us: self.now.us,
+            offset: upstream.out.queued(),
+            entry: NO_ENTRY,
+            items,
+            replies: 0,
+            bytes: Vec::new(),
+            db,
+        });
+        let endpoint_state = &mut self.endpoints[endpoint];
+        match endpoint_state.sequencer.as_mut() {
+            Some(sequencer) if any => {
+                let entry = Entry {
+                    piece: Piece::EMPTY,
+                    replicas: queued.writes,
+                    db,
+                    replies: queued.items.len() as u32 + 2,
+                    state: State::Pending,
+                    kind: Kind::Write,
+                    at_ms: self.now.ms,
+                };
+                call.entry = sequencer.log.append(&bytes, entry);
+                if let Some(entry) = sequencer.log.get(call.entry) {
+                    upstream.out.push_log(entry.piece);
+                }
+            }
+            _ => upstream.out.push(&bytes),
+        }
+        let copies = call.items.iter().filter(|i| copies_behind(i.rule)).flat_map(|i| {
+            let frame = bytes.get(i.start..i.end).unwrap_or(&[]);
+            super::keys::keys_of(frame, db).unwrap_or_default()
+        });
+        let copies: Vec<_> = copies.collect();
+        if call.entry != NO_ENTRY {
+            call.bytes = bytes;
+        }
+        upstream.expect(Call::Transaction(call), self.now.ms);
+        endpoint_state.stats.count.upstream_rq_total.inc();
+        endpoint_state.stats.count.upstream_rq_active.add(1);
+        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+        for (db, name) in copies {
+            self.copy_key(endpoint, db, &name, queued.writes);
+        }
+    }
+}
+
+fn request_name(request: &Request<'_>) -> String {
+    String::from_utf8_lossy(request.arg(0)).to_uppercase()
+}

@@ -1,0 +1,329 @@
+//! One connection to a Redis and everything that is in flight on it.
+//!
+//! An upstream outlives its sockets: it is down, connecting, shaking hands or ready, and each try has its own *epoch*,
+//! so that the end of an old socket is never taken for the end of the new one.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use crate::resp::{Reply, ReplyScanner, encode};
+
+use super::backoff::Backoff;
+use super::call::Call;
+use super::handshake::{Credentials, Handshake, Identity, Progress};
+use super::outgoing::Outgoing;
+use super::ticket::SessionId;
+
+/// A database number that no session has: the connection's context is not known.
+pub const NO_DB: u16 = u16::MAX;
+/// The epoch while there is no socket.
+pub const NO_EPOCH: u32 = 0;
+/// Past this many unsent bytes or calls in flight, sessions wait.
+const WAITING_MAX: usize = 1 << 20;
+const CALLS_MAX: usize = 16 * 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Commands of clients (and, on a sequenced endpoint, everything the sequencer needs).
+    Serve,
+    /// Effects for a replica: the sequencer's endpoint and the replica's bit.
+    Replica {
+        /// Key of the endpoint that has the sequencer.
+        primary: usize,
+        /// The replica's number in it.
+        bit: u32,
+    },
+}
+
+/// Where the connection is in its life.
+#[derive(Debug)]
+pub enum Phase {
+    /// No socket; the next try is at this time.
+    Down {
+        /// Milliseconds of the worker's clock.
+        retry_at: u64,
+    },
+    /// The socket is being connected.
+    Connecting {
+        /// When the try is given up.
+        deadline: u64,
+    },
+    /// The first words are being exchanged.
+    Handshake {
+        /// When the try is given up.
+        deadline: u64,
+        /// What is awaited.
+        handshake: Box<Handshake>,
+    },
+    /// Commands flow.
+    Ready,
+}
+
+/// What a long reply that has begun is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Nothing: replies are taken whole.
+    Whole,
+    /// Its bytes go to this session as they come.
+    To(SessionId),
+    /// Its client is gone: its bytes are thrown away.
+    Discard,
+}
+
+/// Whether a command may follow now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The context is right (what was needed has been injected).
+    Yes,
+    /// The database must be proven first; a `SELECT` is on its way.
+    Wait,
+    /// The server refused this database.
+    Refused,
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Key of its endpoint.
+    pub endpoint: usize,
+    /// What it is for.
+    pub role: Role,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The try that the current socket belongs to.
+    pub epoch: u32,
+    /// Why it is down, in words.
+    pub reason: String,
+    /// Sessions may wait for the current try, rather than fail at once.
+    pub patient: bool,
+    /// Bytes to be written.
+    pub out: Outgoing,
+    /// Replies awaited.
+    pub calls: VecDeque<Call>,
+    /// How many calls in front were answered by a timeout already.
+    pub expired: usize,
+    /// Where the current reply stops being complete.
+    pub scanner: ReplyScanner,
+    /// The beginning of a reply that is not complete.
+    pub partial: Vec<u8>,
+    /// What a long reply is doing.
+    pub stream: Stream,
+    /// Sessions that wait for this connection.
+    pub waiters: Vec<SessionId>,
+    /// Who is at the other end; kept from the last connection while down.
+    pub identity: Option<Identity>,
+    /// The flow has put it on the list of connections to write.
+    pub dirty: bool,
+    /// Since when the oldest call has been waiting (milliseconds).
+    pub waiting_since: u64,
+    /// Kept for the length of one connection.
+    context: Context,
+    credentials: Credentials,
+    backoff: Backoff,
+    /// The RESP version it speaks after the handshake.
+    resp: u8,
+}
+
+#[derive(Debug, Default)]
+struct Context {
+    db: u16,
+    resp: u8,
+    proven: SmallVec<[u16; 4]>,
+    refused: SmallVec<[u16; 2]>,
+    asked: SmallVec<[u16; 2]>,
+}
+
+impl Upstream {
+    /// A connection that is to be opened at once.
+    pub fn new(endpoint: usize, role: Role, resp: u8, credentials: Credentials, seed: u64) -> Self {
+        Self {
+            endpoint,
+            role,
+            phase: Phase::Down { retry_at: 0 },
+            epoch: NO_EPOCH,
+            reason: "not connected yet".to_owned(),
+            patient: true,
+            out: Outgoing::default(),
+            calls: VecDeque::new(),
+            expired: 0,
+            scanner: ReplyScanner::default(),
+            partial: Vec::new(),
+            stream: Stream::Whole,
+            waiters: Vec::new(),
+            identity: None,
+            dirty: false,
+            waiting_since: 0,
+            context: Context::default(),
+            credentials,
+            backoff: Backoff::new(seed),
+            resp,
+        }
+    }
+
+    /// Whether commands may be sent.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready)
+    }
+
+    /// Whether a session should wait for the try in course rather than fail.
+    pub fn is_worth_waiting(&self) -> bool {
+        self.patient
+    }
+
+    /// Whether so much is in flight that sessions must wait.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.out.waiting() > WAITING_MAX || self.calls.len() > CALLS_MAX
+    }
+
+    /// Whether waiting sessions may go on.
+    pub fn has_room(&self) -> bool {
+        self.out.waiting() <= WAITING_MAX / 2 && self.calls.len() <= CALLS_MAX / 2
+    }
+
+    /// A try begins; `epoch` differs from that of every other try.
+    pub fn connecting(&mut self, deadline: u64, epoch: u32, credentials: Credentials) {
+        self.epoch = epoch;
+        self.credentials = credentials;
+        self.phase = Phase::Connecting { deadline };
+    }
+
+    /// The socket stands: queue the first words.
+    pub fn connected(&mut self) {
+        let Phase::Connecting { deadline } = self.phase else { return };
+        let mut bytes = Vec::new();
+        let predecessor = self.identity.clone();
+        let handshake = Box::new(Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes));
+        self.out.push(&bytes);
+        self.phase = Phase::Handshake { deadline, handshake };
+    }
+
+    /// A reply of the handshake. `Ok(true)`: the connection has become ready.
+    pub fn handshake_reply(&mut self, reply: Reply<'_>) -> Result<bool, String> {
+        let Phase::Handshake { handshake, .. } = &mut self.phase else { return Ok(false) };
+        let mut bytes = Vec::new();
+        match handshake.reply(reply, &mut bytes) {
+            Progress::More => Ok(false),
+            Progress::Send => {
+                self.out.push(&bytes);
+                Ok(false)
+            }
+            Progress::Refused(reason) => Err(reason),
+            Progress::Done => {
+                self.identity = Some(std::mem::take(&mut handshake.identity));
+                self.phase = Phase::Ready;
+                self.context = Context { resp: self.resp, proven: SmallVec::from_slice(&[0]), ..Context::default() };
+                self.backoff.reset();
+                self.reason.clear();
+                self.patient = true;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The socket is gone or given up: back to down. Gives what was in flight.
+    ///
+    /// A connection that stood is tried again at once, and sessions wait for that try; later tries are paused and
+    /// nobody waits for them.
+    pub fn broken(&mut self, reason: String, now_ms: u64) -> VecDeque<Call> {
+        let stood = self.is_ready();
+        self.patient = stood;
+        self.phase = Phase::Down { retry_at: now_ms + if stood { 0 } else { self.backoff.pause() } };
+        self.reason = reason;
+        self.epoch = NO_EPOCH;
+        self.out.clear();
+        self.scanner = ReplyScanner::default();
+        self.partial = Vec::new();
+        self.stream = Stream::Whole;
+        self.expired = 0;
+        std::mem::take(&mut self.calls)
+    }
+
+    /// Remember that a reply is awaited.
+    #[inline]
+    pub fn expect(&mut self, call: Call, now_ms: u64) {
+        if self.calls.is_empty() {
+            self.waiting_since = now_ms;
+        }
+        self.calls.push_back(call);
+    }
+
+    /// The first call has all its replies.
+    #[inline]
+    pub fn settled(&mut self, now_ms: u64) -> Option<Call> {
+        self.expired = self.expired.saturating_sub(1);
+        self.waiting_since = now_ms;
+        self.calls.pop_front()
+    }
+
+    /// Bring the connection into a command's context; `resp` is `None` when the reply is the same in both versions.
+    #[inline]
+    pub fn enter(&mut self, db: u16, resp: Option<u8>, now_ms: u64) -> Entered {
+        if self.context.db == db && resp.is_none_or(|v| v == self.context.resp) {
+            return Entered::Yes;
+        }
+        self.change_context(db, resp, now_ms)
+    }
+
+    fn change_context(&mut self, db: u16, resp: Option<u8>, now_ms: u64) -> Entered {
+        let mut bytes = Vec::new();
+        if self.context.db != db {
+            if self.context.refused.contains(&db) {
+                return Entered::Refused;
+            }
+            if !self.context.proven.contains(&db) {
+                if !self.context.asked.contains(&db) {
+                    self.context.asked.push(db);
+                    self.select(db, None, now_ms);
+                }
+                return Entered::Wait;
+            }
+            encode::command(&mut bytes, &[&b"SELECT"[..], itoa::Buffer::new().format(db).as_bytes()]);
+            self.expect(Call::Context, now_ms);
+            self.context.db = db;
+        }
+        if let Some(version) = resp
+            && version != self.context.resp
+        {
+            encode::command(&mut bytes, &[&b"HELLO"[..], itoa::Buffer::new().format(version).as_bytes()]);
+            self.expect(Call::Context, now_ms);
+            self.context.resp = version;
+        }
+        self.out.push(&bytes);
+        Entered::Yes
+    }
+
+    /// The RESP version that replies have which are asked for now.
+    #[inline]
+    pub fn resp(&self) -> u8 {
+        self.context.resp
+    }
+
+    /// Whether a database was proven on this connection.
+    pub fn is_proven(&self, db: u16) -> bool {
+        self.context.proven.contains(&db)
+    }
+
+    /// Queue a `SELECT` whose reply will prove the database. Until then the context is unknown: should it fail, nothing
+    /// that follows may land in the database before.
+    pub fn select(&mut self, db: u16, ticket: Option<super::ticket::Ticket>, now_ms: u64) {
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, &[&b"SELECT"[..], itoa::Buffer::new().format(db).as_bytes()]);
+        self.out.push(&bytes);
+        self.expect(Call::Select { db, ticket }, now_ms);
+        self.context.db = NO_DB;
+    }
+
+    /// The reply to a `SELECT`.
+    pub fn selected(&mut self, db: u16, accepted: bool) {
+        self.context.asked.retain(|n| *n != db);
+        if accepted {
+            self.context.proven.push(db);
+        } else {
+            self.context.refused.push(db);
+        }
+    }
+}

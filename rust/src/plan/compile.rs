@@ -1,0 +1,171 @@
+//! From the described plan to the one the data plane walks: names become indices, prefixes a table, endpoints a ring.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::balance::Maglev;
+use super::select::RouteTable;
+use super::spec::{Address, EndpointSpec, Limits, PlanSpec, ReadsSpec, RouteSpec, UserSpec};
+
+/// The plan cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Not the JSON that this version reads.
+    #[error("plan: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Something in it contradicts something else.
+    #[error("plan: {0}")]
+    Wrong(String),
+}
+
+/// The compiled plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// Grows with each plan.
+    pub generation: u64,
+    /// Bounds.
+    pub limits: Limits,
+    /// In the order of the configuration.
+    pub listeners: Vec<Listener>,
+    /// In the order of the configuration; routes name them by index.
+    pub clusters: Vec<Cluster>,
+}
+
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Listener {
+    /// Identity across plans.
+    pub name: String,
+    /// Addresses it accepts on.
+    pub bind: Vec<Address>,
+    /// Who may come in; empty: everybody.
+    pub users: Vec<User>,
+    /// Its routes.
+    pub routes: RouteTable,
+}
+
+/// A name and a password that a client may give.
+pub type User = UserSpec;
+
+/// A key prefix and where its keys live.
+#[derive(Debug)]
+pub struct Route {
+    /// The prefix; lower case when the table matches in any case.
+    pub prefix: Vec<u8>,
+    /// Whether it is cut off before sending.
+    pub remove_prefix: bool,
+    /// Index of the cluster.
+    pub cluster: usize,
+    /// Who gets its writes.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// A receiver of a route's writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// Index of the cluster.
+    pub cluster: usize,
+    /// Whether it gets reads too.
+    pub reads: bool,
+}
+
+/// A set of upstream endpoints.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Identity across plans.
+    pub name: String,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+    /// Which of them holds a key.
+    pub ring: Maglev,
+    /// Limit of connect and handshake.
+    pub connect_timeout: Duration,
+    /// Limit of one request.
+    pub op_timeout: Duration,
+    /// ACL user for the upstream.
+    pub username: Option<String>,
+    /// Password for the upstream.
+    pub password: Option<String>,
+}
+
+/// One Redis.
+pub type Endpoint = EndpointSpec;
+
+impl Plan {
+    /// Read, check and compile.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, PlanError> {
+        let spec: PlanSpec = serde_json::from_slice(bytes)?;
+        let wrong = |text: String| Err(PlanError::Wrong(text));
+        let mut index = HashMap::new();
+        for (i, cluster) in spec.clusters.iter().enumerate() {
+            if index.insert(cluster.name.as_str(), i).is_some() {
+                return wrong(format!("two clusters are named {}", cluster.name));
+            }
+            for (j, endpoint) in cluster.endpoints.iter().enumerate() {
+                if cluster.endpoints.iter().take(j).any(|e| e.id == endpoint.id) {
+                    return wrong(format!("cluster {} has the endpoint {} twice", cluster.name, endpoint.id));
+                }
+            }
+        }
+        let find = |name: &str, place: &str| {
+            index.get(name).copied().ok_or_else(|| PlanError::Wrong(format!("{place} names the unknown cluster {name}")))
+        };
+        let mut listeners: Vec<Listener> = Vec::new();
+        for listener in &spec.listeners {
+            if listeners.iter().any(|l| l.name == listener.name) {
+                return wrong(format!("two listeners are named {}", listener.name));
+            }
+            let mut routes = Vec::new();
+            for route in &listener.routes {
+                let place = format!("route \"{}\" of listener {}", route.prefix, listener.name);
+                routes.push(compile_route(route, listener.case_insensitive, |name| find(name, &place))?);
+            }
+            let routes = RouteTable::new(routes, listener.case_insensitive)
+                .map_err(|e| PlanError::Wrong(format!("listener {}: {e}", listener.name)))?;
+            listeners.push(Listener {
+                name: listener.name.clone(),
+                bind: listener.bind.clone(),
+                users: listener.users.clone(),
+                routes,
+            });
+        }
+        let clusters = spec
+            .clusters
+            .into_iter()
+            .map(|c| Cluster {
+                ring: Maglev::new(c.endpoints.iter().map(|e| e.id.as_str()), c.hash_tags),
+                name: c.name,
+                endpoints: c.endpoints,
+                connect_timeout: Duration::from_millis(c.connect_timeout_ms),
+                op_timeout: Duration::from_millis(c.op_timeout_ms),
+                username: c.username,
+                password: c.password,
+            })
+            .collect();
+        Ok(Self { generation: spec.generation, limits: spec.limits, listeners, clusters })
+    }
+}
+
+fn compile_route(
+    route: &RouteSpec,
+    any_case: bool,
+    find: impl Fn(&str) -> Result<usize, PlanError>,
+) -> Result<Route, PlanError> {
+    let cluster = find(&route.cluster)?;
+    let mut mirrors: Vec<Mirror> = Vec::new();
+    for mirror in &route.mirrors {
+        let target = find(&mirror.cluster)?;
+        if target == cluster || mirrors.iter().any(|m| m.cluster == target) {
+            return Err(PlanError::Wrong(format!(
+                "route \"{}\" sends cluster {} the same writes twice",
+                route.prefix, mirror.cluster
+            )));
+        }
+        mirrors.push(Mirror { cluster: target, reads: mirror.reads == ReadsSpec::Include });
+    }
+    let mut prefix = route.prefix.clone().into_bytes();
+    if any_case {
+        prefix.make_ascii_lowercase();
+    }
+    Ok(Route { prefix, remove_prefix: route.remove_prefix, cluster, mirrors })
+}

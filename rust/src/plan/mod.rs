@@ -1,0 +1,14 @@
+//! The plan: what the control plane described, compiled into what the data plane walks.
+//!
+//! `spec` is the JSON as Python writes it, `compile` checks it and builds the tables, `select` and `balance` are the
+//! only parts that the hot path calls. A plan never changes; a new one replaces it whole.
+
+mod balance;
+mod compile;
+mod select;
+pub mod spec;
+
+pub use balance::{Maglev, key_hash};
+pub use compile::{Cluster, Endpoint, Listener, Mirror, Plan, PlanError, Route, User};
+pub use select::RouteTable;
+pub use spec::{Address, Limits};

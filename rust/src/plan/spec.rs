@@ -1,0 +1,188 @@
+//! The plan as it comes from the control plane: the serde mirror of `redisha/plan.py`. Times in milliseconds, sizes in
+//! bytes. Unknown fields are refused, so that the two sides cannot drift apart unnoticed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+/// The whole plan.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanSpec {
+    /// Grows with each plan.
+    pub generation: u64,
+    /// Bounds of the process and of each session.
+    pub limits: Limits,
+    /// Where clients come in.
+    pub listeners: Vec<ListenerSpec>,
+    /// Where commands go.
+    pub clusters: Vec<ClusterSpec>,
+}
+
+/// Every bound of the data plane.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Most sessions at a time.
+    pub max_clients: u32,
+    /// Most bytes of one command.
+    pub max_request: usize,
+    /// Most bytes that wait for one client to read them; past it the client is closed.
+    pub max_output: usize,
+    /// Most bytes of effects kept for replicas, per sequencer.
+    pub log_bytes: usize,
+    /// A session with nothing in flight for so long is closed; 0: never.
+    pub idle_timeout_ms: u64,
+    /// Time to authenticate where it is demanded; 0: no limit.
+    pub handshake_timeout_ms: u64,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// Its name; the identity across plans.
+    pub name: String,
+    /// The addresses it accepts on.
+    pub bind: Vec<Address>,
+    /// Who may come in; empty: everybody.
+    pub users: Vec<UserSpec>,
+    /// Whether prefixes match in any case.
+    pub case_insensitive: bool,
+    /// Its routes; prefixes are unique.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// A name and a password that a client may give.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserSpec {
+    /// `None`: the default user, who may also send `AUTH password`.
+    pub name: Option<String>,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UserSpec({:?})", self.name)
+    }
+}
+
+/// Key prefix → cluster.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The prefix; empty: every key that no other route takes, and commands without keys.
+    pub prefix: String,
+    /// Whether the prefix is cut off before the command is sent.
+    pub remove_prefix: bool,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Clusters that receive the route's writes.
+    pub mirrors: Vec<MirrorSpec>,
+}
+
+/// A mirror of a route.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorSpec {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Whether it gets the route's reads too.
+    pub reads: ReadsSpec,
+}
+
+/// What happens to reads on a mirror.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadsSpec {
+    /// Only writes are mirrored.
+    Exclude,
+    /// Reads are mirrored too, their replies ignored.
+    Include,
+}
+
+/// A set of upstream endpoints.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// Its name; the identity across plans.
+    pub name: String,
+    /// Its endpoints; empty while nothing has resolved.
+    pub endpoints: Vec<EndpointSpec>,
+    /// How keys are spread over them.
+    pub balance: BalanceSpec,
+    /// Whether only the part in `{}` of a key is hashed.
+    pub hash_tags: bool,
+    /// Limit of connect and handshake.
+    pub connect_timeout_ms: u64,
+    /// Limit of one request.
+    pub op_timeout_ms: u64,
+    /// ACL user for the upstream, if any.
+    pub username: Option<String>,
+    /// Password for the upstream, if any.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for ClusterSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterSpec").field("name", &self.name).field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+/// How keys are spread over a cluster's endpoints.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum BalanceSpec {
+    /// Google's Maglev hashing.
+    Maglev,
+}
+
+/// One Redis.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// The identity across plans, `host:port` of the configuration.
+    pub id: String,
+    /// Where it is now.
+    pub address: Address,
+}
+
+/// A socket address, `1.2.3.4:6379`, `[::1]:6379` or `unix:/path`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("unix: needs a path".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| format!("not an address (ip:port or unix:/path): {text}")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

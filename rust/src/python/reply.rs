@@ -1,0 +1,117 @@
+//! RESP for the control plane's probes, read and written by the data plane's own scanner.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList};
+use pyo3::{PyErr, create_exception};
+
+use crate::command::{COMMANDS, by_id};
+use crate::resp::{Reply, ReplyScanner, encode};
+
+create_exception!(redisha._core, ReplyError, PyException);
+
+/// Resumable reader of replies.
+#[pyclass(frozen, module = "redisha._core")]
+pub struct ReplyReader(Mutex<Reader>);
+
+#[derive(Default)]
+struct Reader {
+    scanner: ReplyScanner,
+    bytes: Vec<u8>,
+    scanned: usize,
+}
+
+#[pymethods]
+impl ReplyReader {
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn feed(&self, data: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.extend_from_slice(data);
+    }
+
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let mut reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reader { scanner, bytes, scanned } = &mut *reader;
+        match scanner.scan(bytes.get(*scanned..).unwrap_or(&[])) {
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+            Ok(None) => {
+                *scanned = bytes.len();
+                Ok(py.NotImplemented().into_bound(py))
+            }
+            Ok(Some(n)) => {
+                let rest = bytes.split_off(*scanned + n);
+                let frame = std::mem::replace(bytes, rest);
+                *scanned = 0;
+                value(py, Reply::new(&frame))
+            }
+        }
+    }
+}
+
+fn value<'py>(py: Python<'py>, reply: Reply<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let text = || reply.text().unwrap_or(b"");
+    Ok(match reply.bytes().first() {
+        _ if reply.is_nil() => py.None().into_bound(py),
+        Some(b':') => reply.integer().into_pyobject(py)?.into_any(),
+        Some(b'-' | b'!') => {
+            let line = reply.bytes().get(1..).unwrap_or(b"").trim_ascii_end();
+            let error: PyErr = ReplyError::new_err(String::from_utf8_lossy(line).into_owned());
+            error.into_value(py).into_bound(py).into_any()
+        }
+        Some(b'#') => (reply.bytes().get(1) == Some(&b't')).into_pyobject(py)?.to_owned().into_any(),
+        Some(b',') => {
+            let number = std::str::from_utf8(text()).ok().and_then(|t| t.parse().ok()).unwrap_or(f64::NAN);
+            PyFloat::new(py, number).into_any()
+        }
+        Some(b'%') => {
+            let map = PyDict::new(py);
+            let mut elements = reply.elements();
+            while let (Some(key), Some(item)) = (elements.next(), elements.next()) {
+                map.set_item(value(py, key)?, value(py, item)?)?;
+            }
+            map.into_any()
+        }
+        Some(b'*' | b'~' | b'>') => {
+            let list = PyList::empty(py);
+            for element in reply.elements() {
+                list.append(value(py, element)?)?;
+            }
+            list.into_any()
+        }
+        _ => PyBytes::new(py, text()).into_any(),
+    })
+}
+
+/// One RESP command.
+#[pyfunction]
+pub fn encode_command<'py>(py: Python<'py>, args: Vec<Vec<u8>>) -> Bound<'py, PyBytes> {
+    let mut out = Vec::new();
+    encode::command(&mut out, &args);
+    PyBytes::new(py, &out)
+}
+
+/// The compiled command table as JSON.
+#[pyfunction]
+pub fn command_table(py: Python<'_>) -> Bound<'_, PyBytes> {
+    let rows: Vec<serde_json::Value> = (0..COMMANDS)
+        .map(|id| {
+            let command = by_id(id as u16);
+            let flags: Vec<String> = command.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+            serde_json::json!({
+                "name": command.name,
+                "arity": command.arity,
+                "flags": flags,
+                "keys": format!("{:?}", command.shape),
+                "effect": format!("{:?}", command.effect),
+                "reply": format!("{:?}", command.reply),
+                "treatment": format!("{:?}", command.treatment),
+            })
+        })
+        .collect();
+    PyBytes::new(py, &serde_json::to_vec(&rows).unwrap_or_default())
+}

@@ -1,0 +1,87 @@
+//! Orders down to the worker, events up from it. Bounded rings; neither side ever waits for the other.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::flow::Event;
+use crate::net::Bound;
+use crate::plan::Plan;
+
+/// Orders that may wait; a reload is rare.
+const ORDERS: usize = 64;
+/// Events that may wait; past it they are dropped, the statistics still tell the state.
+const EVENTS: usize = 4096;
+
+/// What the control plane wants.
+#[derive(Debug)]
+pub enum Order {
+    /// Put a plan in force, with the sockets that are new in it.
+    Apply(Arc<Plan>, Vec<Bound>),
+    /// Drain, within so many milliseconds.
+    Drain(u64),
+    /// End.
+    Stop,
+    /// Panic, for a test.
+    Panic,
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct WorkerEnd {
+    /// Orders that came.
+    pub orders: Consumer<Order>,
+    events: Producer<Event>,
+    signal: Arc<OwnedFd>,
+}
+
+/// The control plane's end.
+#[derive(Debug)]
+pub struct ControlEnd {
+    orders: Producer<Order>,
+    /// Events that came.
+    pub events: Consumer<Event>,
+    signal: Arc<OwnedFd>,
+}
+
+/// A new pair.
+pub fn mailbox() -> io::Result<(WorkerEnd, ControlEnd)> {
+    let signal = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+    let (order_in, order_out) = RingBuffer::new(ORDERS);
+    let (event_in, event_out) = RingBuffer::new(EVENTS);
+    Ok((
+        WorkerEnd { orders: order_out, events: event_in, signal: Arc::clone(&signal) },
+        ControlEnd { orders: order_in, events: event_out, signal },
+    ))
+}
+
+impl WorkerEnd {
+    /// Tell the control plane.
+    pub fn tell(&mut self, event: Event) {
+        if self.events.push(event).is_ok() {
+            let _ = rustix::io::write(&*self.signal, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl ControlEnd {
+    /// Give an order; `false` when too many wait already.
+    pub fn order(&mut self, order: Order) -> bool {
+        self.orders.push(order).is_ok()
+    }
+
+    /// The descriptor that is readable while events wait.
+    pub fn fileno(&self) -> i32 {
+        self.signal.as_raw_fd()
+    }
+
+    /// Take all events.
+    pub fn drain(&mut self) -> Vec<Event> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.signal, &mut count);
+        std::iter::from_fn(|| self.events.pop().ok()).collect()
+    }
+}

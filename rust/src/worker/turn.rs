@@ -1,0 +1,494 @@
+//! The run loop.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::flow::{Engine, Event, Intent, Now, SLICES, SessionId};
+use crate::net::{Bound, Interest, Io, Poller, Ready, Stream};
+use crate::plan::Plan;
+use crate::stats::Registry;
+
+use super::clock::Clock;
+use super::mailbox::{Order, WorkerEnd};
+use super::sockets::{
+    SessionSocket, Sockets, UpstreamSocket, Whose, listener_token, session_token, upstream_token, whose,
+};
+
+/// Bytes of one read.
+const READ: usize = 64 * 1024;
+/// Reads of one upstream in one turn.
+const UPSTREAM_READS: usize = 16;
+/// Clients taken from one listener in one turn.
+const ACCEPTS: usize = 64;
+/// Pause of accepting after a failure (out of file descriptors), in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// Longest wait for events, in milliseconds.
+const LONGEST_WAIT_MS: u64 = 1_000;
+
+/// The worker.
+pub(super) struct Worker<'a> {
+    poller: Poller,
+    clock: Clock,
+    engine: Engine,
+    mailbox: &'a mut WorkerEnd,
+    plan: Arc<Plan>,
+    listeners: Vec<Option<Bound>>,
+    accept_at: u64,
+    sessions: Sockets<SessionSocket>,
+    upstreams: Sockets<UpstreamSocket>,
+    /// Sessions to be looked at in this turn.
+    busy: Vec<SessionId>,
+    /// The same for the next turn: their sockets may have more.
+    again: Vec<SessionId>,
+    busy_upstreams: Vec<(usize, u32)>,
+    buffer: Box<[u8]>,
+    dirty_sessions: Vec<SessionId>,
+    dirty_upstreams: Vec<usize>,
+    drain: Option<Drain>,
+    registry: Arc<Registry>,
+}
+
+struct Drain {
+    deadline: u64,
+    told: bool,
+}
+
+impl<'a> Worker<'a> {
+    /// Made by the thread that starts it; run by its own.
+    pub(super) fn new(
+        poller: Poller,
+        mailbox: &'a mut WorkerEnd,
+        plan: Arc<Plan>,
+        bound: Vec<Bound>,
+        registry: Arc<Registry>,
+        seed: u64,
+    ) -> io::Result<Self> {
+        let clock = Clock::start();
+        let engine = Engine::new(Arc::clone(&plan), Arc::clone(&registry), clock.now(), seed);
+        let mut worker = Self {
+            poller,
+            clock,
+            engine,
+            mailbox,
+            plan,
+            listeners: Vec::new(),
+            accept_at: 0,
+            sessions: Sockets::default(),
+            upstreams: Sockets::default(),
+            busy: Vec::new(),
+            again: Vec::new(),
+            busy_upstreams: Vec::new(),
+            buffer: vec![0; READ].into_boxed_slice(),
+            dirty_sessions: Vec::new(),
+            dirty_upstreams: Vec::new(),
+            drain: None,
+            registry,
+        };
+        for socket in bound {
+            worker.add_listener(socket)?;
+        }
+        Ok(worker)
+    }
+
+    /// Until it is told to stop.
+    pub(super) fn run(&mut self) -> io::Result<()> {
+        let mut now = self.clock.now();
+        loop {
+            self.poller.wait(Some(self.patience(now)))?;
+            now = self.clock.now();
+            self.engine.set_now(now);
+            self.registry.worker.turns.inc();
+            if !self.take_events(now) {
+                break;
+            }
+            self.read_upstreams();
+            self.read_sessions();
+            self.engine.tick(now);
+            self.engine.pump();
+            self.write_upstreams();
+            self.write_sessions();
+            self.act();
+            self.go_on_draining(now);
+        }
+        self.engine.abandon();
+        self.write_sessions();
+        Ok(())
+    }
+
+    fn patience(&self, now: Now) -> Duration {
+        if self.engine.is_runnable() || !self.again.is_empty() || !self.busy_upstreams.is_empty() {
+            return Duration::ZERO;
+        }
+        let mut at = self.engine.next_tick().min(now.ms + LONGEST_WAIT_MS);
+        if self.accept_at > now.ms {
+            at = at.min(self.accept_at);
+        }
+        Duration::from_millis(at.saturating_sub(now.ms))
+    }
+
+    /// Sort the events; `false`: stop.
+    fn take_events(&mut self, now: Now) -> bool {
+        std::mem::swap(&mut self.busy, &mut self.again);
+        let mut accepting = Vec::new();
+        let mut orders = false;
+        for event in self.poller.events() {
+            match whose(event.token()) {
+                Whose::Waker => orders = true,
+                Whose::Listener(index) => accepting.push(index),
+                Whose::Session(slot, used) => {
+                    if let Some(socket) = self.sessions.get(slot)
+                        && session_token(socket.id) == event.token()
+                    {
+                        debug_assert_eq!(socket.id.generation.get() & 0x3fff_ffff, used);
+                        let blocked = !socket.ready.writable;
+                        socket.ready.add(event);
+                        self.busy.push(socket.id);
+                        if blocked && socket.ready.writable {
+                            self.dirty_sessions.push(socket.id);
+                        }
+                    }
+                }
+                Whose::Upstream(key, _) => {
+                    if let Some(socket) = self.upstreams.get(key)
+                        && upstream_token(key, socket.epoch) == event.token()
+                    {
+                        let blocked = !socket.ready.writable;
+                        socket.ready.add(event);
+                        self.busy_upstreams.push((key, socket.epoch));
+                        if blocked && socket.ready.writable {
+                            self.dirty_upstreams.push(key);
+                        }
+                    }
+                }
+            }
+        }
+        if self.accept_at != 0 && now.ms >= self.accept_at {
+            self.accept_at = 0;
+            accepting = (0..self.listeners.len()).collect();
+        }
+        for index in accepting {
+            self.accept(index, now);
+        }
+        !orders || self.obey(now)
+    }
+
+    fn obey(&mut self, now: Now) -> bool {
+        while let Ok(order) = self.mailbox.orders.pop() {
+            match order {
+                Order::Apply(plan, bound) => self.apply(plan, bound),
+                Order::Drain(limit_ms) if self.drain.is_none() => {
+                    self.listeners.clear();
+                    self.engine.begin_drain();
+                    self.drain = Some(Drain { deadline: now.ms + limit_ms, told: false });
+                }
+                Order::Drain(limit_ms) => {
+                    if let Some(drain) = &mut self.drain {
+                        drain.deadline = drain.deadline.min(now.ms + limit_ms);
+                    }
+                }
+                Order::Stop => return false,
+                #[expect(clippy::panic, reason = "asked for by the test that a panic ends the process")]
+                Order::Panic => panic!("asked for by debug_panic"),
+            }
+        }
+        true
+    }
+
+    fn apply(&mut self, plan: Arc<Plan>, bound: Vec<Bound>) {
+        if self.drain.is_some() {
+            return;
+        }
+        for place in &mut self.listeners {
+            let stays = place.as_ref().is_some_and(|old| {
+                plan.listeners.iter().any(|l| l.name == old.listener && l.bind.contains(&old.address))
+            });
+            if !stays {
+                *place = None;
+            }
+        }
+        self.engine.apply(Arc::clone(&plan));
+        self.plan = plan;
+        for socket in bound {
+            let name = socket.listener.clone();
+            if let Err(e) = self.add_listener(socket) {
+                self.tell("listener", name, format!("cannot accept: {e}"));
+            }
+        }
+    }
+
+    fn add_listener(&mut self, mut socket: Bound) -> io::Result<()> {
+        let index = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
+        self.poller.add(&mut socket, listener_token(index), Interest::READABLE)?;
+        match self.listeners.get_mut(index) {
+            Some(place) => *place = Some(socket),
+            None => self.listeners.push(Some(socket)),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, kind: &'static str, subject: String, detail: String) {
+        self.mailbox.tell(Event { kind, subject, detail });
+    }
+
+    fn accept(&mut self, index: usize, now: Now) {
+        for _ in 0..ACCEPTS {
+            let Some(Some(bound)) = self.listeners.get(index) else { return };
+            match bound.accept() {
+                Ok(stream) => {
+                    let listener = self.plan.listeners.iter().position(|l| l.name == bound.listener);
+                    self.welcome(stream, listener.unwrap_or(usize::MAX));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) => {
+                    let name = bound.listener.clone();
+                    self.accept_at = now.ms + ACCEPT_PAUSE_MS;
+                    return self.tell("listener", name, format!("accepting pauses: {e}"));
+                }
+            }
+        }
+        self.accept_at = now.ms; // there may be more
+    }
+
+    fn welcome(&mut self, mut stream: Stream, listener: usize) {
+        let id = match self.engine.session_open(listener) {
+            Ok(id) => id,
+            Err(last_words) => {
+                stream.write(last_words);
+                return;
+            }
+        };
+        if self.poller.add(&mut stream, session_token(id), Interest::READABLE | Interest::WRITABLE).is_err() {
+            return self.engine.session_closed(id);
+        }
+        let ready = Ready { readable: true, writable: true, closed: false };
+        self.sessions.set(id.slot as usize, SessionSocket { id, stream, ready });
+        self.busy.push(id);
+    }
+
+    fn read_upstreams(&mut self) {
+        for (key, epoch) in std::mem::take(&mut self.busy_upstreams) {
+            self.read_upstream(key, epoch);
+        }
+    }
+
+    fn read_upstream(&mut self, key: usize, epoch: u32) {
+        let Some(socket) = self.upstreams.get(key).filter(|s| s.epoch == epoch) else { return };
+        if socket.connecting {
+            if !socket.ready.writable {
+                return;
+            }
+            match socket.stream.connected() {
+                Ok(false) => return,
+                Ok(true) => {
+                    socket.connecting = false;
+                    self.engine.upstream_connected(key, epoch);
+                }
+                Err(e) => return self.engine.upstream_closed(key, epoch, &e.to_string()),
+            }
+        }
+        for _ in 0..UPSTREAM_READS {
+            let Some(socket) = self.upstreams.get(key).filter(|s| s.epoch == epoch) else { return };
+            if !socket.ready.readable {
+                return;
+            }
+            match socket.stream.read(&mut self.buffer) {
+                Io::Done(n) => {
+                    if n < self.buffer.len() && !socket.ready.closed {
+                        socket.ready.readable = false;
+                    }
+                    self.engine.upstream_bytes(key, epoch, self.buffer.get(..n).unwrap_or(&[]));
+                }
+                Io::Later => socket.ready.readable = false,
+                Io::End => return self.engine.upstream_closed(key, epoch, "it closed the connection"),
+                Io::Failed(e) => return self.engine.upstream_closed(key, epoch, &e.to_string()),
+            }
+        }
+        self.busy_upstreams.push((key, epoch));
+    }
+
+    fn read_sessions(&mut self) {
+        let mut busy = std::mem::take(&mut self.busy);
+        for id in busy.drain(..) {
+            self.read_session(id);
+        }
+        self.engine.take_runnable(&mut busy);
+        for id in busy.drain(..) {
+            self.engine.session_resume(id);
+            self.read_session(id);
+        }
+        self.busy = busy;
+    }
+
+    fn read_session(&mut self, id: SessionId) {
+        let Some(socket) = self.sessions.get(id.slot as usize).filter(|s| s.id == id) else { return };
+        if !socket.ready.readable || !self.engine.wants_read(id) {
+            return;
+        }
+        let (read, asked) = match self.engine.session_buffer(id) {
+            Some((buffer, missing)) => {
+                let asked = missing.min(16 * READ);
+                (socket.stream.read_behind(buffer, asked), asked)
+            }
+            None => (socket.stream.read(&mut self.buffer), 0),
+        };
+        match read {
+            Io::Done(n) => {
+                let full = n >= if asked > 0 { asked } else { self.buffer.len() };
+                if full || socket.ready.closed {
+                    self.again.push(id);
+                } else {
+                    socket.ready.readable = false;
+                }
+                if asked > 0 {
+                    self.engine.session_filled(id, n);
+                } else {
+                    self.engine.session_bytes(id, self.buffer.get(..n).unwrap_or(&[]));
+                }
+            }
+            Io::Later => socket.ready.readable = false,
+            Io::End => {
+                socket.ready.readable = false;
+                self.engine.session_end_of_input(id);
+            }
+            Io::Failed(_) => self.close(id),
+        }
+    }
+
+    fn write_upstreams(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty_upstreams);
+        for key in dirty.drain(..) {
+            self.write_upstream(key);
+        }
+        self.engine.take_dirty_upstreams(&mut dirty);
+        for key in dirty.drain(..) {
+            self.write_upstream(key);
+        }
+        self.dirty_upstreams = dirty;
+    }
+
+    fn write_upstream(&mut self, key: usize) {
+        loop {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = self.engine.upstream_output(key, &mut slices);
+            let Some(socket) = self.upstreams.get(key).filter(|s| !s.connecting && s.ready.writable) else { return };
+            let slices = slices.get(..count).unwrap_or(&[]);
+            if slices.is_empty() {
+                return;
+            }
+            let total: usize = slices.iter().map(|s| s.len()).sum();
+            match socket.stream.write_vectored(slices) {
+                Io::Done(n) => {
+                    socket.ready.writable = n == total;
+                    self.engine.upstream_wrote(key, n);
+                }
+                Io::Later => {
+                    socket.ready.writable = false;
+                    return;
+                }
+                Io::End => return,
+                Io::Failed(e) => {
+                    let epoch = socket.epoch;
+                    return self.engine.upstream_closed(key, epoch, &e.to_string());
+                }
+            }
+        }
+    }
+
+    fn write_sessions(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty_sessions);
+        for id in dirty.drain(..) {
+            self.write_session(id);
+        }
+        self.engine.take_dirty_sessions(&mut dirty);
+        for id in dirty.drain(..) {
+            self.write_session(id);
+        }
+        self.dirty_sessions = dirty;
+    }
+
+    fn write_session(&mut self, id: SessionId) {
+        let Some(socket) = self.sessions.get(id.slot as usize).filter(|s| s.id == id) else { return };
+        let output = self.engine.session_output(id);
+        if !output.is_empty() && socket.ready.writable {
+            let asked = output.len();
+            match socket.stream.write(output) {
+                Io::Done(n) => {
+                    socket.ready.writable = n == asked;
+                    self.engine.session_wrote(id, n);
+                }
+                Io::Later => socket.ready.writable = false,
+                Io::End | Io::Failed(_) => return self.close(id),
+            }
+        }
+        if self.engine.session_is_finished(id) {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: SessionId) {
+        self.sessions.take(id.slot as usize);
+        self.engine.session_closed(id);
+    }
+
+    /// Do what the flow wants done. Opening a socket may fail at once and want more.
+    fn act(&mut self) {
+        loop {
+            let intents = self.engine.take_intents();
+            if intents.is_empty() {
+                return;
+            }
+            for intent in intents {
+                match intent {
+                    Intent::Connect { upstream, epoch, address, dead_after_ms } => {
+                        self.connect(upstream, epoch, &address, dead_after_ms);
+                    }
+                    Intent::CloseUpstream { upstream } => drop(self.upstreams.take(upstream)),
+                    Intent::CloseSession { session } => {
+                        if self.sessions.get(session.slot as usize).is_some_and(|s| s.id == session) {
+                            self.close(session);
+                        }
+                    }
+                    Intent::Tell(event) => self.mailbox.tell(event),
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, key: usize, epoch: u32, address: &crate::plan::Address, dead_after_ms: u64) {
+        let opened = Stream::connect(address, Duration::from_millis(dead_after_ms)).and_then(|mut stream| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poller.add(&mut stream, upstream_token(key, epoch), interest)?;
+            Ok(stream)
+        });
+        match opened {
+            Ok(stream) => {
+                self.upstreams.set(key, UpstreamSocket { epoch, stream, ready: Ready::default(), connecting: true });
+            }
+            Err(e) => self.engine.upstream_closed(key, epoch, &e.to_string()),
+        }
+    }
+
+    fn go_on_draining(&mut self, now: Now) {
+        let Some(drain) = &mut self.drain else { return };
+        if drain.told || !(self.engine.is_drained() || now.ms >= drain.deadline) {
+            return;
+        }
+        drain.told = true;
+        let left: Vec<SessionId> = self.sessions.iter().map(|s| s.id).collect();
+        let detail = format!("{} sessions were closed at the limit", left.len());
+        for id in left {
+            self.close(id);
+        }
+        self.tell("drained", String::new(), detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn wakers_token_is_nobodys() {
+        assert_eq!(super::whose(super::super::sockets::WAKER), super::Whose::Waker);
+    }
+}

@@ -1,0 +1,127 @@
+"""What `convert` prints is read as the same configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redisha.config.dump import to_yaml
+from redisha.config.load import load, parse
+from redisha.config.model import Config
+from redisha.config.secret import Secrets, literal
+from redisha.errors import Problem
+
+DATA = Path(__file__).parent.parent / "support" / "data"
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+tricky = st.sampled_from(
+    ["no", "1:30", "0o7", "~", "null", "a: b", "a #b", "- a", "{", "*a", "1e3", "001", "=", "\u2028"]
+)
+names = st.one_of(words, tricky)
+secrets = st.one_of(st.just("${P}"), names.map(literal))
+durations = st.integers(1, 100_000).map(lambda number: f"{number}ms")
+sizes = st.integers(1, 2**31)
+hosts = st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z]", fullmatch=True)
+endpoints = st.one_of(
+    st.builds("{}:{}".format, hosts, st.integers(1, 65535)), st.just("[::1]:6379"), st.just("unix:/a b")
+)
+
+
+def fields(**optional: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=optional)
+
+
+clusters = st.fixed_dictionaries(
+    {"endpoints": st.lists(endpoints, min_size=1, max_size=3, unique=True)},
+    optional={
+        "dns_refresh": durations,
+        "respect_dns_ttl": st.booleans(),
+        "connect_timeout": durations,
+        "op_timeout": durations,
+        "hash_tags": st.booleans(),
+        "auth": st.fixed_dictionaries({"password": secrets}, optional={"username": secrets}),
+        "health": fields(interval=durations, timeout=durations, unhealthy_threshold=st.integers(1, 9)),
+    },
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    cluster_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    return {
+        "listeners": [
+            {
+                "bind": [f"127.0.0.1:{6000 + number}"],
+                "name": f"{draw(names)}{number}",
+                "case_insensitive": draw(st.booleans()),
+                "routes": [
+                    {
+                        "prefix": prefix,
+                        "cluster": draw(st.sampled_from(cluster_names)),
+                        "remove_prefix": draw(st.booleans()),
+                    }
+                    for prefix in draw(st.lists(names, min_size=1, max_size=3, unique_by=str.lower))
+                ],
+            }
+            | draw(
+                fields(auth=fields(passwords=st.lists(secrets, min_size=1, max_size=2)).filter(bool), stat_prefix=names)
+            )
+            for number in range(draw(st.integers(1, 2)))
+        ],
+        "clusters": {name: draw(clusters) for name in cluster_names},
+    } | draw(
+        fields(
+            admin=st.just({"bind": "127.0.0.1:8001"}),
+            limits=fields(max_clients=st.integers(1, 9), log_bytes=sizes, max_request=sizes, idle_timeout=durations),
+        )
+    )
+
+
+@given(documents())
+def test_every_configuration_is_read_as_written(document: dict[str, Any]) -> None:
+    env = {"P": "pw"}
+    config = Config.model_validate(document, context=Secrets(env, Path()))
+    assert parse(to_yaml(config), "f.yaml", env).config == config
+
+
+@pytest.mark.parametrize("name", ["envoy-pair.yaml", "envoy-prefix.yaml"])
+def test_the_seeds_files(name: str) -> None:
+    loaded = load(DATA / name, {})
+    text = to_yaml(loaded.config, name, loaded.warnings)
+    again = parse(text, "redisha.yaml", {})
+    assert (again.kind, again.config, again.warnings) == ("native", loaded.config, ())
+    assert text.startswith(f"# converted from {name}\n# ")
+    assert "enable_redirection" in text
+    assert to_yaml(again.config) == to_yaml(loaded.config)
+
+
+def test_mirrors_and_users_are_kept() -> None:
+    text = """listeners:
+  - name: l
+    bind: [127.0.0.1:6380]
+    auth: {users: [{name: app, password: ${P}}]}
+    routes:
+      - {prefix: "", cluster: a, mirrors: [{cluster: b, reads: include}]}
+clusters:
+  a:
+    endpoints: [h:1]
+    discovery: strict_dns
+    balance: maglev
+    connect_timeout: 250ms
+    op_timeout: 5s
+  b:
+    endpoints: [i:1]
+    discovery: strict_dns
+    balance: maglev
+    connect_timeout: 250ms
+    op_timeout: 5s
+""".replace("${P}", '"${P}"')
+    assert to_yaml(parse(text, "f.yaml", {"P": "x"}).config) == text
+
+
+def test_a_comment_stays_one_line() -> None:
+    config = load(DATA / "envoy-pair.yaml", {}).config
+    text = to_yaml(config, "a\nb", [Problem("f", 1, "p", "x\r\ny\x00z\u2028w")])
+    assert text.splitlines()[:2] == ["# converted from a b", "# f:1: p: x  y z w"]
