@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 
 def fingerprint(files: Iterable[Path]) -> tuple[bytes | None, ...]:
     """What the files hold now; None for one that cannot be read."""
@@ -59,17 +61,18 @@ class FileWatch:
         self._folders = frozenset()
 
     def _run(self, loop: asyncio.AbstractEventLoop, folders: frozenset[str], stop: threading.Event) -> None:
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        try:
             for _ in _changes(folders, stop):
-                loop.call_soon_threadsafe(self._on_event)
+                with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                    loop.call_soon_threadsafe(self._on_event)
+        except OSError as error:  # No inotify left, or a folder that went away.
+            log.warning("changes of files are noticed late: %s", error)
 
 
 def _changes(folders: frozenset[str], stop: threading.Event) -> Iterable[object]:
     try:
         import watchfiles  # 1.6 MB, after the start
     except ImportError:
-        while not stop.wait(2.0):
-            yield None
         return
     # It tells every change; where our own log is a file in the folder, that would be a change again.
     logging.getLogger("watchfiles").setLevel(logging.WARNING)

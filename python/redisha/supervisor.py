@@ -13,6 +13,7 @@ Never: is on a client's way; if this file is blocked for seconds, no client noti
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
@@ -55,6 +56,9 @@ JOIN_LIMIT = 2.0
 
 TICK = 1.0
 """Seconds between two looks at readiness and memory."""
+
+LOOK_AT_FILES = 5
+"""Ticks between two looks at the configuration's files, for changes that the file watch cannot see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +284,9 @@ class Supervisor:
         self._work.set()
 
     def _on_files(self) -> None:
-        if fingerprint(self._loaded.files) != self._read:
+        now = fingerprint(self._loaded.files)
+        # One that cannot be read is on its way: an editor or a ConfigMap is putting it in place.
+        if now != self._read and None not in now:
             self._ask_reload("file changed")
 
     async def _reload(self, reason: str) -> None:
@@ -358,16 +364,17 @@ class Supervisor:
         return derive.missing(self._state, self._loaded.config, self._plane.stats().endpoints, self._resolver.states())
 
     async def _tick(self) -> None:
-        trimmer = process.Trimmer()
         await asyncio.sleep(TICK)
         self._watch.watch(self._loaded.files)
-        self._on_files()
-        while True:
+        trimmer, allocator = process.Trimmer(), process.Allocator()
+        for tick in itertools.count():
             self._look_at_readiness()
+            if tick % LOOK_AT_FILES == 0:
+                self._on_files()
             requests = sum(listener.downstream_rq_total for listener in self._plane.stats().listeners)
-            if trimmer.due(process.resident_bytes(), requests, time.monotonic()):
-                process.malloc_trim()
-                trimmer.trimmed(process.resident_bytes())
+            if trimmer.due(process.resident_bytes(), allocator.free_bytes, requests, time.monotonic()):
+                allocator.trim()
+                trimmer.trimmed(allocator.free_bytes())
             await asyncio.sleep(TICK)
 
     # --- what the admin server sees and does --------------------------------------------------------------------------

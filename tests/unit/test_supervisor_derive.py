@@ -12,7 +12,7 @@ from redisha.core import EndpointStats
 from redisha.derive import checks, cluster_hosts, missing, policies, primary_clusters, redacted
 from redisha.health.monitor import EndpointKey
 from redisha.plan import compile_plan
-from redisha.process import Trimmer
+from redisha.process import Allocator, Trimmer, resident_bytes
 from redisha.resolve import NameState, Policy
 
 TEXT = """
@@ -115,12 +115,27 @@ def test_nothing_secret_is_shown(config: Config) -> None:
     assert redacted(config)["clusters"]["a"]["health"]["interval"] == 2000
 
 
-def test_memory_is_given_back_after_a_peak_in_a_calm_moment() -> None:
+def test_memory_is_given_back_when_much_was_freed_in_a_calm_moment() -> None:
     trimmer = Trimmer(step=100, calm=10.0)
-    assert not trimmer.due(1000, 0, 1.0)
-    assert not trimmer.due(1099, 0, 2.0)
-    assert not trimmer.due(2000, 1000, 3.0)  # busy
-    assert trimmer.due(2000, 1001, 4.0)
-    trimmer.trimmed(1900)  # it helped little: not again for the same
-    assert not trimmer.due(1950, 1001, 5.0)
-    assert trimmer.due(2000, 1001, 6.0)
+    asked: list[int] = []
+
+    def due(resident: int, free: int, requests: int, now: float) -> bool:
+        return trimmer.due(resident, lambda: asked.append(free) or free, requests, now)  # type: ignore[func-returns-value]
+
+    assert not due(5000, 1000, 0, 1.0)
+    assert not due(5099, 2000, 0, 2.0)  # no larger than it was
+    assert not due(6000, 1099, 0, 3.0)  # little was freed
+    assert not due(6000, 2000, 1000, 4.0)  # busy
+    assert due(6000, 2000, 1001, 5.0)
+    assert asked == [1000, 1099, 2000]
+    trimmer.trimmed(2010)  # freed memory stays free, without its pages
+    assert not due(5200, 2050, 1001, 6.0)
+    assert not due(6000, 500, 1001, 7.0)  # used again
+    assert due(6000, 600, 1001, 8.0)
+
+
+def test_the_allocator_can_be_asked() -> None:
+    allocator = Allocator()
+    assert allocator.free_bytes() >= 0
+    allocator.trim()
+    assert resident_bytes() > 1 << 20

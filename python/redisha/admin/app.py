@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,8 @@ class AdminServer:
                 return address
             self._server = await asyncio.start_server(self._accept, sock=listening(address), limit=HEAD_LIMIT)
         except OSError as error:
-            reason = error.strerror or str(error)
+            # create_server puts its own words over the system's; the number is the system's.
+            reason = os.strerror(error.errno) if error.errno else str(error)
             raise ListenError(
                 f"admin server: cannot bind {address}: {reason}; "
                 "choose another address (admin.bind in the file, or --admin HOST:PORT) or none (--admin off)"

@@ -21,7 +21,12 @@ impl Engine {
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         let mut wanted = Vec::new();
         for listener in &plan.listeners {
-            let routes = listener.routes.routes().iter().map(|r| self.place_route(r, &by_cluster, &mut wanted)).collect();
+            let routes = listener
+                .routes
+                .routes()
+                .iter()
+                .map(|r| self.place_route(r, &by_cluster, &mut wanted))
+                .collect();
             let known = self.plan.listeners.iter().position(|l| l.name == listener.name);
             let stats = match known.and_then(|i| self.listeners.get(i)) {
                 Some(old) => Arc::clone(&old.stats),
@@ -44,10 +49,15 @@ impl Engine {
 
     /// The endpoints of a cluster, made where they are new.
     fn place_cluster(&mut self, cluster: &Cluster) -> Vec<usize> {
-        let credentials = Credentials { username: cluster.username.clone(), password: cluster.password.clone() };
+        let credentials =
+            Credentials { username: cluster.username.clone(), password: cluster.password.clone() };
         let mut keys = Vec::with_capacity(cluster.endpoints.len());
         for spec in &cluster.endpoints {
-            let known = self.endpoints.iter().find(|(_, e)| e.cluster == cluster.name && e.id == spec.id).map(|(k, _)| k);
+            let known = self
+                .endpoints
+                .iter()
+                .find(|(_, e)| e.cluster == cluster.name && e.id == spec.id)
+                .map(|(k, _)| k);
             let key = known.unwrap_or_else(|| {
                 self.endpoints.insert(Endpoint {
                     cluster: cluster.name.clone(),

@@ -54,7 +54,7 @@ impl Engine {
         &mut self,
         slot: usize,
         command: Option<&'static Command>,
-        incoming: Incoming<'_, '_>,
+        incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = incoming.request;
         if let Some(command) = command
@@ -78,8 +78,8 @@ impl Engine {
             Ok(key) => key,
             Err(step) => return step,
         };
-        let Some(frame) = self.stripped(&request, &place) else {
-            return self.send(slot, command, &incoming, &place, key, simple);
+        let Some(frame) = Self::stripped(&request, &place) else {
+            return self.send(slot, command, incoming, &place, key, simple);
         };
         let mut scanner = RequestScanner::default();
         scanner.scan(&frame, ANY);
@@ -88,7 +88,7 @@ impl Engine {
     }
 
     /// The command with its prefixes cut off; `None` when nothing is cut off.
-    pub(super) fn stripped(&self, request: &Request<'_>, place: &Place) -> Option<Vec<u8>> {
+    pub(super) fn stripped(request: &Request<'_>, place: &Place) -> Option<Vec<u8>> {
         if place.keys.iter().all(|k| k.strip == 0) {
             return None;
         }
@@ -388,7 +388,8 @@ impl Engine {
 
     fn cross_route(&self, request: &Request<'_>, place: &Place, other: usize, key: &[u8]) -> String {
         let first = place.keys.first().map_or(&[][..], |k| request.arg(k.index as usize));
-        let name = |endpoint: usize| self.endpoints.get(endpoint).map(super::Endpoint::name).unwrap_or_default();
+        let name =
+            |endpoint: usize| self.endpoints.get(endpoint).map(super::Endpoint::name).unwrap_or_default();
         format!(
             "CROSSROUTE key '{}' is on {} and key '{}' on {}: send one command for each",
             first.escape_ascii(),
@@ -409,7 +410,8 @@ impl Engine {
         let strip = plan.routes.get(route).filter(|r| r.remove_prefix).map_or(0, |r| r.prefix.len());
         let targets = &self.listeners[listener].routes[route];
         let cluster = &self.plan.clusters[targets.cluster];
-        let target = cluster.ring.pick(key.get(strip..).unwrap_or(&[])).and_then(|i| targets.by_endpoint.get(i));
+        let target =
+            cluster.ring.pick(key.get(strip..).unwrap_or(&[])).and_then(|i| targets.by_endpoint.get(i));
         target.map(|t| (t, strip)).ok_or_else(|| no_endpoint(&cluster.name))
     }
 
@@ -419,7 +421,9 @@ impl Engine {
         let table = &self.plan.listeners[listener].routes;
         let routes = &self.listeners[listener].routes;
         let Some(targets) = table.catch_all().and_then(|route| routes.get(route)) else {
-            return Err(format!("UNAVAILABLE no route for '{name}': it has no key and the listener has no catch-all route"));
+            return Err(format!(
+                "UNAVAILABLE no route for '{name}': it has no key and the listener has no catch-all route"
+            ));
         };
         let cluster = &self.plan.clusters[targets.cluster].name;
         let Some(first) = targets.by_endpoint.first() else { return Err(no_endpoint(cluster)) };
@@ -428,7 +432,9 @@ impl Engine {
         }
         let elsewhere = is_about_all_keys(command) && routes.iter().any(|r| r.cluster != targets.cluster);
         if elsewhere || targets.by_endpoint.len() > 1 {
-            return Err(format!("CROSSROUTE '{name}' concerns every Redis behind this listener: send it to each of them"));
+            return Err(format!(
+                "CROSSROUTE '{name}' concerns every Redis behind this listener: send it to each of them"
+            ));
         }
         let mut place = first.place();
         if is_about_all_keys(command) {
@@ -469,7 +475,9 @@ impl Engine {
             listener.stats.count.downstream_rq_unsupported.inc();
         }
         let name = name.replace('|', " ");
-        let text = format!("ERR '{name}' needs a connection of its own, which this version of redisha does not give yet");
+        let text = format!(
+            "ERR '{name}' needs a connection of its own, which this version of redisha does not give yet"
+        );
         self.refuse_queueing(slot, &text)
     }
 
@@ -496,18 +504,29 @@ impl Place {
 
 impl Target {
     fn place(&self) -> Place {
-        Place { endpoint: self.endpoint, writes: self.writes, reads: self.reads, keys: SmallVec::new(), mixed: false }
+        Place {
+            endpoint: self.endpoint,
+            writes: self.writes,
+            reads: self.reads,
+            keys: SmallVec::new(),
+            mixed: false,
+        }
     }
 }
 
 fn no_endpoint(cluster: &str) -> String {
-    format!("UNAVAILABLE cluster {cluster} has no endpoint: its name has not resolved yet; nothing was sent, try again")
+    format!(
+        "UNAVAILABLE cluster {cluster} has no endpoint: its name has not resolved yet; nothing was sent, try again"
+    )
 }
 
 /// Commands without keys which any one server of a cluster may answer.
 fn is_about_the_server(command: &Command) -> bool {
     let head = command.name.split('|').next().unwrap_or_default();
-    matches!(head, "info" | "command" | "time" | "config" | "lolwut" | "role" | "memory" | "latency" | "slowlog" | "acl")
+    matches!(
+        head,
+        "info" | "command" | "time" | "config" | "lolwut" | "role" | "memory" | "latency" | "slowlog" | "acl"
+    )
 }
 
 /// Commands without keys which concern every key of their server.

@@ -21,7 +21,11 @@ pub struct Identity {
 impl Identity {
     /// Whether the server knows `PEXPIRETIME` (7.0).
     pub fn has_pexpiretime(&self) -> bool {
-        self.version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major >= 7)
+        self.version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok())
+            .is_none_or(|major| major >= 7)
     }
 }
 
@@ -70,7 +74,12 @@ pub struct Credentials {
 
 impl Handshake {
     /// Write the first round of commands to `out`.
-    pub fn begin(credentials: &Credentials, resp3: bool, predecessor: Option<Identity>, out: &mut Vec<u8>) -> Self {
+    pub fn begin(
+        credentials: &Credentials,
+        resp3: bool,
+        predecessor: Option<Identity>,
+        out: &mut Vec<u8>,
+    ) -> Self {
         let mut awaited = VecDeque::new();
         let mut send = |step, args: &[&str]| {
             encode::command(out, args);
@@ -109,15 +118,17 @@ impl Handshake {
             }
             Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
             Step::Server => {
-                self.identity.run_id = field(&text, "run_id").unwrap_or_default().to_owned();
-                self.identity.version = field(&text, "redis_version").unwrap_or_default().to_owned();
+                field(&text, "run_id").unwrap_or_default().clone_into(&mut self.identity.run_id);
+                field(&text, "redis_version").unwrap_or_default().clone_into(&mut self.identity.version);
             }
             Step::Persistence if field(&text, "loading") == Some("1") => {
                 let done = field(&text, "loading_loaded_perc").unwrap_or("?");
                 return Progress::Refused(format!("it is loading its data set ({done} % done)"));
             }
             Step::Replication if field(&text, "role") == Some("slave") => {
-                return Progress::Refused("it is a replica (REPLICAOF); a standalone Redis is needed".to_owned());
+                return Progress::Refused(
+                    "it is a replica (REPLICAOF); a standalone Redis is needed".to_owned(),
+                );
             }
             _ => {}
         }
@@ -190,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_predecessor_is_fenced_on_the_same_server_only() {
-        let before = |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, version: String::new() });
+        let before =
+            |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, version: String::new() });
         let (progress, _, out) = run(before("abc"), "loading:0\r\n", "role:master\r\n");
         assert_eq!(progress, Progress::Send);
         assert!(out.ends_with(b"$4\r\nKILL\r\n$2\r\nID\r\n$1\r\n7\r\n"));

@@ -89,7 +89,8 @@ impl Engine {
             // The rest of a large command will be read behind these bytes, without moving them again.
             let missing = session.missing();
             let rest = &bytes[taken..];
-            session.input = Vec::with_capacity(if missing > ADOPT { rest.len() + missing } else { rest.len() });
+            session.input =
+                Vec::with_capacity(if missing > ADOPT { rest.len() + missing } else { rest.len() });
             session.input.extend_from_slice(rest);
             session.consumed = 0;
         }
@@ -223,9 +224,11 @@ impl Engine {
                 Scanned::Frame(len) => {
                     let request = scanner.request(rest.get(..len).unwrap_or(&[]));
                     let owner = owner.filter(|_| len == bytes.len());
-                    (self.command(slot, Incoming { request, owner }), len)
+                    (self.command(slot, &Incoming { request, owner }), len)
                 }
-                Scanned::Inline(len) => (self.command(slot, Incoming { request: scanner.inline(), owner: None }), len),
+                Scanned::Inline(len) => {
+                    (self.command(slot, &Incoming { request: scanner.inline(), owner: None }), len)
+                }
                 Scanned::Nothing(len) => (Step::Done, len),
                 Scanned::Incomplete(missing) => {
                     self.sessions[slot].extra().missing = missing;
@@ -279,7 +282,7 @@ impl Engine {
     }
 
     /// One command of a session.
-    fn command(&mut self, slot: usize, incoming: Incoming<'_, '_>) -> Step {
+    fn command(&mut self, slot: usize, incoming: &Incoming<'_, '_>) -> Step {
         let request = &incoming.request;
         let known = lookup(request.arg(0));
         let resolved = known.map(|c| c.resolve(request));
@@ -290,7 +293,8 @@ impl Engine {
         {
             session.active_ms = self.now.ms;
             let id = command.or(known).map_or(UNKNOWN, |c| c.id);
-            if let Some(count) = self.registry.commands.get(usize::from(id)).or(self.registry.commands.last()) {
+            if let Some(count) = self.registry.commands.get(usize::from(id)).or(self.registry.commands.last())
+            {
                 count.inc();
             }
         }
@@ -302,7 +306,7 @@ impl Engine {
         slot: usize,
         known: Option<&'static Command>,
         command: Option<&'static Command>,
-        incoming: Incoming<'_, '_>,
+        incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = &incoming.request;
         let session = &self.sessions[slot];

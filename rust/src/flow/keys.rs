@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn keys_are_found_in_commands_and_transactions() {
         assert_eq!(of(&["SET a 1"]), Some(vec!["3/a".into()]));
-        assert_eq!(of(&["MULTI", "SET a 1", "DEL b c", "EXEC"]), Some(vec!["3/a".into(), "3/b".into(), "3/c".into()]));
+        assert_eq!(
+            of(&["MULTI", "SET a 1", "DEL b c", "EXEC"]),
+            Some(vec!["3/a".into(), "3/b".into(), "3/c".into()])
+        );
         assert_eq!(of(&["MOVE a 5"]), Some(vec!["3/a".into(), "5/a".into()]));
         assert_eq!(of(&["FLUSHALL"]), None);
         assert_eq!(of(&["NOSUCH a"]), None);

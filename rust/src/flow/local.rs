@@ -15,7 +15,7 @@ impl Engine {
         slot: usize,
         known: Option<&'static Command>,
         command: Option<&'static Command>,
-        incoming: Incoming<'_, '_>,
+        incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = &incoming.request;
         if let Some(listener) = self.listeners.get(self.sessions[slot].listener) {
@@ -88,7 +88,8 @@ impl Engine {
                 name = Some(request.arg(i + 1));
                 i += 2;
             } else {
-                let text = format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(request.arg(i)));
+                let text =
+                    format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(request.arg(i)));
                 return self.refuse(slot, &text);
             }
         }
@@ -165,7 +166,11 @@ impl Engine {
 
     fn check_login(&self, slot: usize, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
         const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-        let users = self.sessions.get(slot).and_then(|s| self.plan.listeners.get(s.listener)).map_or(&[][..], |l| &l.users);
+        let users = self
+            .sessions
+            .get(slot)
+            .and_then(|s| self.plan.listeners.get(s.listener))
+            .map_or(&[][..], |l| &l.users);
         if users.is_empty() {
             return match user {
                 None => Err(
@@ -193,7 +198,9 @@ impl Engine {
             Err(text) => return self.refuse(slot, text),
         };
         let session = &self.sessions[slot];
-        let proven = |s: &Session| db == s.db || self.proving_upstream(slot).is_some_and(|u| self.upstreams[u].is_proven(db));
+        let proven = |s: &Session| {
+            db == s.db || self.proving_upstream(slot).is_some_and(|u| self.upstreams[u].is_proven(db))
+        };
         if proven(session) {
             self.sessions[slot].db = db;
             return self.answer_now(slot, |out| encode::status(out, "OK"));
@@ -201,7 +208,10 @@ impl Engine {
         if session.in_flight() > 0 {
             return Step::Stall(Wait::Quiet);
         }
-        let endpoint = self.listeners.get(session.listener).and_then(|l| Some(l.routes.last()?.by_endpoint.first()?.endpoint));
+        let endpoint = self
+            .listeners
+            .get(session.listener)
+            .and_then(|l| Some(l.routes.last()?.by_endpoint.first()?.endpoint));
         let Some(endpoint) = endpoint else {
             return self.refuse(slot, "UNAVAILABLE no Redis behind this listener is known yet; try again");
         };
@@ -243,7 +253,9 @@ impl Engine {
                 let session = &self.sessions[slot];
                 let resp3 = session.resp == 3;
                 let name = session.extra.as_ref().map(|e| e.name.clone()).unwrap_or_default();
-                self.answer_now(slot, |out| if name.is_empty() { encode::nil(out, resp3) } else { encode::bulk(out, &name) })
+                self.answer_now(slot, |out| {
+                    if name.is_empty() { encode::nil(out, resp3) } else { encode::bulk(out, &name) }
+                })
             }
             (b"SETINFO", 4) => self.client_setinfo(slot, request),
             (b"INFO", 2) => {
@@ -255,11 +267,15 @@ impl Engine {
                 self.answer_now(slot, |out| encode::bulk(out, lines.as_bytes()))
             }
             (b"REPLY", 3) => self.client_reply(slot, request),
-            (b"NO-EVICT" | b"NO-TOUCH", 3) if is_word(request.arg(2), "ON") || is_word(request.arg(2), "OFF") => {
+            (b"NO-EVICT" | b"NO-TOUCH", 3)
+                if is_word(request.arg(2), "ON") || is_word(request.arg(2), "OFF") =>
+            {
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
             (b"NO-EVICT" | b"NO-TOUCH", 3) => self.refuse(slot, "ERR syntax error"),
-            (b"TRACKING", 3) if is_word(request.arg(2), "OFF") => self.answer_now(slot, |out| encode::status(out, "OK")),
+            (b"TRACKING", 3) if is_word(request.arg(2), "OFF") => {
+                self.answer_now(slot, |out| encode::status(out, "OK"))
+            }
             (b"GETREDIR", 2) => self.answer_now(slot, |out| encode::integer(out, -1)),
             (b"KILL", 4) if is_word(request.arg(2), "ID") => self.client_kill(slot, request.arg(3)),
             _ => match command {
@@ -279,7 +295,8 @@ impl Engine {
         let value = request.arg(3);
         if !is_client_name(value) {
             let what = String::from_utf8_lossy(request.arg(2)).to_lowercase();
-            return self.refuse(slot, &format!("ERR {what} cannot contain spaces, newlines or special characters."));
+            return self
+                .refuse(slot, &format!("ERR {what} cannot contain spaces, newlines or special characters."));
         }
         let extra = self.sessions[slot].extra();
         if is_word(request.arg(2), "LIB-NAME") {
@@ -323,7 +340,8 @@ impl Engine {
         let Some(wanted) = parse_integer(id).filter(|&n| n > 0) else {
             return self.refuse(slot, "ERR client-id should be greater than 0");
         };
-        let found = self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == wanted).map(|(k, _)| k);
+        let found =
+            self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == wanted).map(|(k, _)| k);
         let step = self.answer_now(slot, |out| encode::integer(out, i64::from(found.is_some())));
         match found {
             Some(me) if me == slot => self.sessions[slot].ending = Ending::Draining,

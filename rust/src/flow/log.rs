@@ -157,11 +157,6 @@ impl Log {
         self.entries.len()
     }
 
-    /// Whether no entry is kept.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Entries committed since the start: the sequence number of the newest.
     pub fn committed(&self) -> u64 {
         self.committed

@@ -36,7 +36,9 @@ impl Engine {
     }
 
     fn pump_sequencer(&mut self, primary: usize) {
-        let Some(mut sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.take()) else { return };
+        let Some(mut sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.take()) else {
+            return;
+        };
         sequencer.dirty = false;
         let Sequencer { log, replicas, .. } = &mut *sequencer;
         for replica in replicas.iter_mut().flatten() {
@@ -90,18 +92,23 @@ impl Engine {
     }
 
     fn tell_lost(&mut self, primary: usize, bit: u32) {
-        let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) else { return };
+        let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) else {
+            return;
+        };
         if replica.told_lost {
             return;
         }
         replica.told_lost = true;
-        let subject = format!("{} -> {}", replica.stats.label.get("primary"), replica.stats.label.get("mirror"));
+        let subject =
+            format!("{} -> {}", replica.stats.label.get("primary"), replica.stats.label.get("mirror"));
         self.tell("lost", subject, "the log is full: effects are being dropped for this mirror".to_owned());
     }
 
     /// Have the keys copied whose copy is due.
     fn ask_for_copies(&mut self, primary: usize) {
-        let Some(count) = self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref()).map(|s| s.replicas.len()) else {
+        let Some(count) =
+            self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref()).map(|s| s.replicas.len())
+        else {
             return;
         };
         for bit in 0..count as u32 {
@@ -120,13 +127,17 @@ impl Engine {
                 let Some(key) = replica.repair.due(now_ms) else { break };
                 match self.copy_key(primary, key.0, &key.1, 1 << bit) {
                     Some(position) => {
-                        if let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) {
+                        if let Some(replica) =
+                            self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
+                        {
                             replica.stats.count.resync_keys_total.inc();
                             replica.repair.asked(key, position);
                         }
                     }
                     None => {
-                        if let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit)) {
+                        if let Some(replica) =
+                            self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
+                        {
                             replica.repair.put_back(key);
                         }
                         break;
@@ -137,10 +148,12 @@ impl Engine {
     }
 
     /// Keys may differ on replicas as of `position`. `None`: it is not known which.
-    pub(super) fn doubt(&mut self, primary: usize, replicas: u32, position: u64, keys: Option<Vec<Key>>) {
-        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else { return };
+    pub(super) fn doubt(&mut self, primary: usize, replicas: u32, position: u64, keys: Option<&[Key]>) {
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
+            return;
+        };
         for replica in sequencer.replicas.iter_mut().flatten().filter(|r| replicas & (1 << r.bit) != 0) {
-            match &keys {
+            match keys {
                 None => replica.stats.count.lost_total.inc(),
                 Some(keys) => {
                     for key in keys {
@@ -161,7 +174,9 @@ impl Engine {
             Some(Call::Effect { position, .. }) => Some(*position),
             _ => None,
         };
-        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else { return };
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
+            return;
+        };
         let Sequencer { log, replicas, .. } = &mut **sequencer;
         let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
         replica.in_flight -= 1;
@@ -173,7 +188,9 @@ impl Engine {
         {
             settle_copy(replica, &entry, log.bytes(&entry), position, failed, self.now.ms);
             if failed {
-                let text = String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[])).trim_end().to_owned();
+                let text = String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[]))
+                    .trim_end()
+                    .to_owned();
                 replica.stats.label.set("reason", format!("it refused an effect: {text}"));
             }
         }

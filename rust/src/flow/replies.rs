@@ -25,7 +25,9 @@ impl Engine {
         while !rest.is_empty() {
             let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.epoch == epoch) else { return };
             match upstream.scanner.scan(rest) {
-                Err(error) => return self.protocol_error(key, &format!("it sent something that is not RESP: {error}")),
+                Err(error) => {
+                    return self.protocol_error(key, &format!("it sent something that is not RESP: {error}"));
+                }
                 Ok(Some(n)) => {
                     let (head, tail) = rest.split_at(n);
                     rest = tail;
@@ -87,7 +89,8 @@ impl Engine {
 
     fn stream(&mut self, key: usize, bytes: &[u8], ends: bool) {
         if let Stream::To(id) = self.upstreams[key].stream {
-            match self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id && s.ending != Ending::Broken) {
+            match self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id && s.ending != Ending::Broken)
+            {
                 Some(session) => {
                     session.output.extend_from_slice(bytes);
                     Self::mark_session(session, &mut self.dirty_sessions);
@@ -181,7 +184,10 @@ impl Engine {
                 upstream.settled(self.now.ms);
                 if reply.is_error() {
                     let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or(&[])).trim_end().to_owned();
-                    return self.protocol_error(key, &format!("it refused to change the connection's context: {text}"));
+                    return self.protocol_error(
+                        key,
+                        &format!("it refused to change the connection's context: {text}"),
+                    );
                 }
             }
             Some(Call::Effect { left, failed, .. }) => {
@@ -190,7 +196,9 @@ impl Engine {
                 if *left > 0 {
                     return;
                 }
-                let Some(Call::Effect { position, failed, .. }) = upstream.settled(self.now.ms) else { return };
+                let Some(Call::Effect { position, failed, .. }) = upstream.settled(self.now.ms) else {
+                    return;
+                };
                 self.acknowledged(key, position, failed, bytes);
             }
         }
@@ -285,7 +293,9 @@ impl Engine {
         if call.rule == Rule::Same {
             let state = if reply.is_error() { State::Nothing } else { State::Committed };
             sequencer.log.decide(call.entry, state, None);
-        } else if let (Some(entry), Some(command)) = (sequencer.log.get(call.entry).copied(), command_of(call.command)) {
+        } else if let (Some(entry), Some(command)) =
+            (sequencer.log.get(call.entry).copied(), command_of(call.command))
+        {
             self.scratch.clear();
             let mut scanner = RequestScanner::default();
             let sent = sequencer.log.bytes(&entry);
@@ -304,7 +314,7 @@ impl Engine {
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
         if let Some((keys, replicas)) = doubts {
-            self.doubt(primary, replicas, call.entry, keys);
+            self.doubt(primary, replicas, call.entry, keys.as_deref());
         }
     }
 
@@ -327,15 +337,16 @@ impl Engine {
             scanner.scan(frame, ANY);
             let effect = match item.command {
                 _ if item.rule == Rule::Never || super::forward::copies_behind(item.rule) => Effect::Nothing,
-                Some(command) => effect::commit(item.rule, command, &scanner.request(frame), element, &mut effects),
+                Some(command) => {
+                    effect::commit(item.rule, command, &scanner.request(frame), element, &mut effects)
+                }
                 None if element.is_error() => Effect::Nothing,
                 None => Effect::Same,
             };
             unchanged &= effect == Effect::Same;
             match effect {
-                Effect::Nothing => {}
+                Effect::Nothing | Effect::Bytes => {}
                 Effect::Same => effects.extend_from_slice(frame),
-                Effect::Bytes => {}
                 Effect::Sync => {
                     let keys = super::keys::keys_of(frame, call.db);
                     doubts = doubts.zip(keys).map(|(mut all, keys)| {
@@ -354,7 +365,7 @@ impl Engine {
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
         if doubts.as_ref().is_none_or(|keys| !keys.is_empty()) {
-            self.doubt(primary, entry.replicas, call.entry, doubts);
+            self.doubt(primary, entry.replicas, call.entry, doubts.as_deref());
         }
     }
 
@@ -384,5 +395,5 @@ impl Engine {
 
 /// Whether a reply is an error, or (the reply to EXEC) holds one.
 fn holds_error(reply: Reply<'_>) -> bool {
-    reply.is_error() || (reply.bytes().first() == Some(&b'*') && reply.elements().any(|e| e.is_error()))
+    reply.is_error() || (reply.bytes().first() == Some(&b'*') && reply.elements().any(Reply::is_error))
 }

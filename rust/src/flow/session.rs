@@ -279,7 +279,9 @@ impl Session {
     /// Whether the session's work is done and it may be closed.
     pub fn is_finished(&self) -> bool {
         match self.ending {
-            Ending::Open => self.half_closed && self.input.is_empty() && self.in_flight() == 0 && self.unread() == 0,
+            Ending::Open => {
+                self.half_closed && self.input.is_empty() && self.in_flight() == 0 && self.unread() == 0
+            }
             Ending::Draining => self.in_flight() == 0 && self.unread() == 0,
             Ending::Broken => true,
         }

@@ -29,11 +29,6 @@ impl Piece {
         (self.end - self.start) as usize
     }
 
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.end == self.start
-    }
-
     /// Whether `next` lies directly behind, so that both can leave as one.
     #[inline]
     pub fn joins(&self, next: &Self) -> bool {

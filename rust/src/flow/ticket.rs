@@ -51,7 +51,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        debug_assert!(std::thread::panicking(), "a ticket was dropped unsettled: {:?} {}", self.session, self.number);
+        debug_assert!(
+            std::thread::panicking(),
+            "a ticket was dropped unsettled: {:?} {}",
+            self.session,
+            self.number
+        );
         UNSETTLED.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -45,7 +45,12 @@ impl Engine {
     }
 
     /// A command between MULTI and EXEC.
-    pub(super) fn queue(&mut self, slot: usize, command: Option<&'static Command>, request: &Request<'_>) -> Step {
+    pub(super) fn queue(
+        &mut self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Step {
         if let Some(command) = command {
             let name = command.name;
             if command.flags.contains(crate::command::Flags::NO_MULTI) {
@@ -53,7 +58,10 @@ impl Engine {
             }
             match command.treatment {
                 Treatment::Local if !matches!(name, "ping" | "echo") => {
-                    let text = format!("ERR '{}' inside MULTI is not possible through redisha yet", name.replace('|', " "));
+                    let text = format!(
+                        "ERR '{}' inside MULTI is not possible through redisha yet",
+                        name.replace('|', " ")
+                    );
                     return self.refuse_queueing(slot, &text);
                 }
                 Treatment::Private => return self.unsupported(slot, name),
@@ -72,7 +80,7 @@ impl Engine {
             let mut indices = smallvec::SmallVec::new();
             keys(c, request, &mut indices) == KeysResult::Unknown || !indices.is_empty()
         });
-        let frame = self.stripped(request, &place);
+        let frame = Self::stripped(request, &place);
         let max = self.limits.max_request;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.bytes.len() + request.frame.len() > max {
@@ -119,11 +127,11 @@ impl Engine {
             }
         };
         let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
-        self.send_transaction(slot, endpoint, key, queued);
+        self.send_transaction(slot, endpoint, key, &queued);
         Step::Done
     }
 
-    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: Queued) {
+    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
         self.count_request(slot);
         let mirrored = queued.writes != 0;
         let mut bytes = MULTI.to_vec();
@@ -135,11 +143,14 @@ impl Engine {
         for &(command, end) in &queued.items {
             let frame = queued.bytes.get(start..end).unwrap_or(&[]);
             start = end;
-            let mut rule = if mirrored && command.is_none_or(Command::is_write) { Rule::Same } else { Rule::Never };
+            let mut rule =
+                if mirrored && command.is_none_or(Command::is_write) { Rule::Same } else { Rule::Never };
             let mut rewritten = false;
-            if let (Some(command), Rule::Same, Scanned::Frame(_)) = (command, rule, scanner.scan(frame, ANY)) {
+            if let (Some(command), Rule::Same, Scanned::Frame(_)) = (command, rule, scanner.scan(frame, ANY))
+            {
                 scratch.clear();
-                let prepared = effect::prepare(command, &scanner.request(frame), self.now.unix_ms, &mut scratch);
+                let prepared =
+                    effect::prepare(command, &scanner.request(frame), self.now.unix_ms, &mut scratch);
                 (rule, rewritten) = (prepared.rule, prepared.rewritten);
             }
             any |= rule != Rule::Never;

@@ -12,7 +12,7 @@ use super::{Engine, Intent, Now};
 
 /// Time between looks at timeouts, in milliseconds.
 const UPKEEP_MS: u64 = 20;
-/// How much longer than op_timeout the kernel waits for the other side's acknowledgement of our bytes.
+/// How much longer than `op_timeout` the kernel waits for the other side's acknowledgement of our bytes.
 const DEAD_AFTER_MS: u64 = 5_000;
 /// How long a Redis that the plan no longer has is given to take what the log holds.
 const RETIRE_MS: u64 = 10_000;
@@ -29,7 +29,8 @@ impl Engine {
         if now.ms < self.upkeep_at {
             return;
         }
-        let quiet = self.sessions.is_empty() && self.upstreams.iter().all(|(_, u)| u.is_ready() && u.calls.is_empty());
+        let quiet = self.sessions.is_empty()
+            && self.upstreams.iter().all(|(_, u)| u.is_ready() && u.calls.is_empty());
         self.upkeep_at = now.ms + if quiet { 10 * UPKEEP_MS } else { UPKEEP_MS };
         for key in 0..self.upstreams.capacity() {
             if self.upstreams.contains(key) {
@@ -56,11 +57,20 @@ impl Engine {
         match upstream.phase {
             Phase::Down { retry_at } if now.ms >= retry_at => {
                 self.epoch = self.epoch.wrapping_add(1).max(1);
-                upstream.connecting(now.ms + endpoint.connect_timeout_ms, self.epoch, endpoint.credentials.clone());
+                upstream.connecting(
+                    now.ms + endpoint.connect_timeout_ms,
+                    self.epoch,
+                    endpoint.credentials.clone(),
+                );
                 endpoint.stats.count.upstream_cx_total.inc();
                 let address = endpoint.address.clone();
                 let dead_after_ms = op_timeout_us / 1_000 + DEAD_AFTER_MS;
-                self.intents.push(Intent::Connect { upstream: key, epoch: self.epoch, address, dead_after_ms });
+                self.intents.push(Intent::Connect {
+                    upstream: key,
+                    epoch: self.epoch,
+                    address,
+                    dead_after_ms,
+                });
             }
             Phase::Connecting { deadline } | Phase::Handshake { deadline, .. } if now.ms >= deadline => {
                 self.break_upstream(key, "it did not answer within connect_timeout");
@@ -102,7 +112,11 @@ impl Engine {
                 endpoint.cluster,
                 endpoint.id,
                 op_timeout_us / 1_000,
-                if unsent { "waits to be sent and may still be applied" } else { "was sent and may have been applied" }
+                if unsent {
+                    "waits to be sent and may still be applied"
+                } else {
+                    "was sent and may have been applied"
+                }
             );
             self.settle(ticket, |out| encode::error(out, &text));
         }
@@ -127,7 +141,11 @@ impl Engine {
         }
         let since = *endpoint.retired_at.get_or_insert(now.ms);
         let behind = endpoint.sequencer.as_ref().is_some_and(|s| s.replicas().any(|r| r.acked < s.log.end()));
-        let busy = endpoint.serve.iter().flatten().any(|&u| self.upstreams.get(u).is_some_and(|u| !u.calls.is_empty()));
+        let busy = endpoint
+            .serve
+            .iter()
+            .flatten()
+            .any(|&u| self.upstreams.get(u).is_some_and(|u| !u.calls.is_empty()));
         if (behind || busy) && now.ms < since + RETIRE_MS {
             return;
         }
@@ -173,7 +191,9 @@ impl Engine {
             replica.state = state;
             let reason = match state {
                 "down" => upstream.reason.clone(),
-                "diverged" => format!("{} effects could not be delivered; it needs a full copy", count.lost_total.get()),
+                "diverged" => {
+                    format!("{} effects could not be delivered; it needs a full copy", count.lost_total.get())
+                }
                 _ => String::new(),
             };
             let label = &replica.stats.label;
@@ -194,7 +214,10 @@ impl Engine {
         let mut bytes = 0;
         for (slot, session) in &mut self.sessions {
             let resting = self.now.ms.saturating_sub(session.active_ms);
-            if !session.authenticated && handshake > 0 && self.now.ms.saturating_sub(session.since_ms) >= handshake {
+            if !session.authenticated
+                && handshake > 0
+                && self.now.ms.saturating_sub(session.since_ms) >= handshake
+            {
                 late.push((slot, true));
             } else if idle > 0 && resting >= idle && session.in_flight() == 0 {
                 late.push((slot, false));
@@ -207,10 +230,16 @@ impl Engine {
         for (slot, by_handshake) in late {
             let Some(listener) = self.listeners.get(self.sessions[slot].listener) else { continue };
             let count = &listener.stats.count;
-            if by_handshake { &count.downstream_cx_handshake_timeout } else { &count.downstream_cx_idle_timeout }.inc();
+            if by_handshake {
+                &count.downstream_cx_handshake_timeout
+            } else {
+                &count.downstream_cx_idle_timeout
+            }
+            .inc();
             self.close_session(slot);
         }
-        let logs: usize = self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
+        let logs: usize =
+            self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
         self.registry.worker.memory_bytes.set((bytes + logs) as u64);
         self.sessions.shrink_to_fit();
     }
@@ -311,7 +340,9 @@ impl Engine {
         let indoubt = format!(
             "INDOUBT cluster {cluster}: the connection to {id} broke before the reply ({reason}); the command may have been applied"
         );
-        let unsent = format!("UNAVAILABLE cluster {cluster}: the connection to {id} broke ({reason}); nothing was sent, try again");
+        let unsent = format!(
+            "UNAVAILABLE cluster {cluster}: the connection to {id} broke ({reason}); nothing was sent, try again"
+        );
         for mut call in calls {
             let sent = call.offset().is_none_or(|offset| offset < written);
             match &call {
@@ -319,12 +350,13 @@ impl Engine {
                 Call::Transaction(c) => self.lose_entry(primary, c.entry, sent),
                 Call::Sync(c) => {
                     let key = (c.db, c.key.clone().into());
-                    let entry = self.endpoints[primary].sequencer.as_ref().and_then(|s| s.log.get(c.entry).copied());
+                    let entry =
+                        self.endpoints[primary].sequencer.as_ref().and_then(|s| s.log.get(c.entry).copied());
                     if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
                         sequencer.copying = 0;
                         sequencer.log.decide(c.entry, State::Nothing, None);
                     }
-                    self.doubt(primary, entry.map_or(0, |e| e.replicas), c.entry, Some(vec![key]));
+                    self.doubt(primary, entry.map_or(0, |e| e.replicas), c.entry, Some(&[key]));
                 }
                 _ => {}
             }
@@ -352,13 +384,15 @@ impl Engine {
         if let Some(keys) = keys
             && entry.kind == super::log::Kind::Write
         {
-            self.doubt(primary, entry.replicas, position, keys);
+            self.doubt(primary, entry.replicas, position, keys.as_deref());
         }
     }
 
     /// What was in flight to a replica is in doubt there.
     fn lose_effects(&mut self, primary: usize, bit: u32, calls: &VecDeque<Call>) {
-        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else { return };
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
+            return;
+        };
         let super::sequencer::Sequencer { log, replicas, .. } = &mut **sequencer;
         let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
         for call in calls {
@@ -400,7 +434,9 @@ impl Engine {
     pub fn is_drained(&self) -> bool {
         self.sessions.is_empty()
             && self.endpoints.iter().all(|(_, e)| {
-                e.sequencer.as_ref().is_none_or(|s| s.replicas().all(|r| r.acked >= s.log.end() && r.repair.is_empty()))
+                e.sequencer
+                    .as_ref()
+                    .is_none_or(|s| s.replicas().all(|r| r.acked >= s.log.end() && r.repair.is_empty()))
             })
     }
 }

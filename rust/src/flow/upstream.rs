@@ -196,7 +196,8 @@ impl Upstream {
         let Phase::Connecting { deadline } = self.phase else { return };
         let mut bytes = Vec::new();
         let predecessor = self.identity.clone();
-        let handshake = Box::new(Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes));
+        let handshake =
+            Box::new(Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes));
         self.out.push(&bytes);
         self.phase = Phase::Handshake { deadline, handshake };
     }
@@ -215,7 +216,8 @@ impl Upstream {
             Progress::Done => {
                 self.identity = Some(std::mem::take(&mut handshake.identity));
                 self.phase = Phase::Ready;
-                self.context = Context { resp: self.resp, proven: SmallVec::from_slice(&[0]), ..Context::default() };
+                self.context =
+                    Context { resp: self.resp, proven: SmallVec::from_slice(&[0]), ..Context::default() };
                 self.backoff.reset();
                 self.reason.clear();
                 self.patient = true;

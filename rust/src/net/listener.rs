@@ -62,7 +62,9 @@ impl Bound {
     /// The address it is bound to: a port 0 is resolved.
     pub fn local_address(&self) -> String {
         match &self.socket {
-            Acceptor::Tcp(socket) => socket.local_addr().map_or_else(|_| self.address.to_string(), |a| a.to_string()),
+            Acceptor::Tcp(socket) => {
+                socket.local_addr().map_or_else(|_| self.address.to_string(), |a| a.to_string())
+            }
             Acceptor::Unix(_) => self.address.to_string(),
         }
     }
@@ -100,7 +102,10 @@ fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if let Ok(meta) = std::fs::symlink_metadata(path) {
         if !meta.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file which is not a socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "there is a file which is not a socket",
+            ));
         }
         if StdUnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());

@@ -131,7 +131,7 @@ fn outcome(result: io::Result<usize>) -> Io {
 }
 
 fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
-    let probes = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+    let probes = TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(10));
     socket.set_tcp_keepalive(&probes)
 }
 

@@ -108,7 +108,10 @@ impl Plan {
             }
         }
         let find = |name: &str, place: &str| {
-            index.get(name).copied().ok_or_else(|| PlanError::Wrong(format!("{place} names the unknown cluster {name}")))
+            index
+                .get(name)
+                .copied()
+                .ok_or_else(|| PlanError::Wrong(format!("{place} names the unknown cluster {name}")))
         };
         let mut listeners: Vec<Listener> = Vec::new();
         for listener in &spec.listeners {

@@ -67,8 +67,12 @@ mod tests {
     use super::*;
 
     fn table(prefixes: &[&str], any_case: bool) -> Result<RouteTable, String> {
-        let route =
-            |p: &&str| Route { prefix: p.as_bytes().to_vec(), remove_prefix: false, cluster: 0, mirrors: Vec::new() };
+        let route = |p: &&str| Route {
+            prefix: p.as_bytes().to_vec(),
+            remove_prefix: false,
+            cluster: 0,
+            mirrors: Vec::new(),
+        };
         RouteTable::new(prefixes.iter().map(route).collect(), any_case)
     }
 

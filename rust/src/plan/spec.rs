@@ -129,7 +129,10 @@ pub struct ClusterSpec {
 
 impl fmt::Debug for ClusterSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClusterSpec").field("name", &self.name).field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("ClusterSpec")
+            .field("name", &self.name)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
     }
 }
 
@@ -167,7 +170,10 @@ impl std::str::FromStr for Address {
         match text.strip_prefix("unix:") {
             Some("") => Err("unix: needs a path".to_owned()),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| format!("not an address (ip:port or unix:/path): {text}")),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| format!("not an address (ip:port or unix:/path): {text}")),
         }
     }
 }

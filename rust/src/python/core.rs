@@ -15,6 +15,7 @@ create_exception!(redisha._core, BindError, PyOSError);
 
 /// Something that happened on the data plane.
 #[pyclass(frozen, module = "redisha._core")]
+#[derive(Debug)]
 pub struct Event(flow::Event);
 
 #[pymethods]
@@ -41,6 +42,7 @@ impl Event {
 
 /// The data plane.
 #[pyclass(frozen, module = "redisha._core")]
+#[derive(Debug)]
 pub struct Core {
     fleet: Fleet,
 }
@@ -97,7 +99,11 @@ impl Core {
 
 impl Core {
     fn order(&self, order: Order) -> PyResult<()> {
-        if self.fleet.order(order) { Ok(()) } else { Err(PyRuntimeError::new_err("the data plane is not running")) }
+        if self.fleet.order(order) {
+            Ok(())
+        } else {
+            Err(PyRuntimeError::new_err("the data plane is not running"))
+        }
     }
 }
 

@@ -14,9 +14,10 @@ create_exception!(redisha._core, ReplyError, PyException);
 
 /// Resumable reader of replies.
 #[pyclass(frozen, module = "redisha._core")]
+#[derive(Debug)]
 pub struct ReplyReader(Mutex<Reader>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Reader {
     scanner: ReplyScanner,
     bytes: Vec<u8>,
@@ -89,7 +90,8 @@ fn value<'py>(py: Python<'py>, reply: Reply<'_>) -> PyResult<Bound<'py, PyAny>> 
 
 /// One RESP command.
 #[pyfunction]
-pub fn encode_command<'py>(py: Python<'py>, args: Vec<Vec<u8>>) -> Bound<'py, PyBytes> {
+#[expect(clippy::needless_pass_by_value, reason = "extracted from a Python list")]
+pub fn encode_command(py: Python<'_>, args: Vec<Vec<u8>>) -> Bound<'_, PyBytes> {
     let mut out = Vec::new();
     encode::command(&mut out, &args);
     PyBytes::new(py, &out)
@@ -101,7 +103,8 @@ pub fn command_table(py: Python<'_>) -> Bound<'_, PyBytes> {
     let rows: Vec<serde_json::Value> = (0..COMMANDS)
         .map(|id| {
             let command = by_id(id as u16);
-            let flags: Vec<String> = command.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+            let flags: Vec<String> =
+                command.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
             serde_json::json!({
                 "name": command.name,
                 "arity": command.arity,

@@ -129,7 +129,10 @@ mod tests {
 
     #[test]
     fn lines_are_split_as_redis_does() {
-        assert_eq!(words(b"SET  k \"a b\\x41\\n\" "), Ok(vec![b"SET".to_vec(), b"k".to_vec(), b"a bA\n".to_vec()]));
+        assert_eq!(
+            words(b"SET  k \"a b\\x41\\n\" "),
+            Ok(vec![b"SET".to_vec(), b"k".to_vec(), b"a bA\n".to_vec()])
+        );
         assert_eq!(words(b"a 'it\\'s' ''"), Ok(vec![b"a".to_vec(), b"it's".to_vec(), b"".to_vec()]));
         assert_eq!(words(b"foo\"bar\""), Ok(vec![b"foobar".to_vec()]));
         for bad in [&b"\"a"[..], b"'a", b"\"a\"b", b"'a'b", b"\"a\\"] {

@@ -3,8 +3,8 @@
 //! Owns the protocol's limits and error texts. Never allocates for a frame that is complete in its buffer, never
 //! scans a byte twice, never builds a tree.
 
-mod inline;
 pub mod encode;
+mod inline;
 pub mod limits;
 pub mod reply;
 mod reply_scan;
@@ -12,6 +12,6 @@ mod request;
 mod request_scan;
 
 pub use reply::Reply;
-pub use reply_scan::{ReplyScanner, ReplyError};
+pub use reply_scan::{ReplyError, ReplyScanner};
 pub use request::{Request, Span};
 pub use request_scan::{Bounds, ProtocolError, RequestScanner, Scanned, parse_integer};

@@ -58,7 +58,9 @@ impl ReplyScanner {
                     };
                 }
                 Expect::Line => {
-                    let Some(i) = memchr::memchr(b'\n', buf.get(at..).unwrap_or(&[])) else { return Ok(None) };
+                    let Some(i) = memchr::memchr(b'\n', buf.get(at..).unwrap_or(&[])) else {
+                        return Ok(None);
+                    };
                     at += i + 1;
                     if self.element_done() {
                         return Ok(Some(at));
@@ -189,7 +191,12 @@ mod tests {
         for reply in REPLIES {
             let mut bytes = reply.to_vec();
             bytes.extend_from_slice(b"+next\r\n");
-            assert_eq!(ReplyScanner::default().scan(&bytes), Ok(Some(reply.len())), "{}", reply.escape_ascii());
+            assert_eq!(
+                ReplyScanner::default().scan(&bytes),
+                Ok(Some(reply.len())),
+                "{}",
+                reply.escape_ascii()
+            );
         }
     }
 

@@ -39,6 +39,9 @@ impl<'a> Request<'a> {
     /// All arguments from `i` on.
     pub fn args_from(&self, i: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let Request { frame, args } = *self;
-        args.get(i..).unwrap_or(&[]).iter().map(move |s| frame.get(s.start as usize..s.end as usize).unwrap_or(&[]))
+        args.get(i..)
+            .unwrap_or(&[])
+            .iter()
+            .map(move |s| frame.get(s.start as usize..s.end as usize).unwrap_or(&[]))
     }
 }

@@ -128,11 +128,12 @@ impl RequestScanner {
                             };
                         }
                     }
-                    let Number { value, end } = match self.number(buf, self.at + 1, ProtocolError::BigBulkCount) {
-                        Ok(Some(number)) => number,
-                        Ok(None) => return Scanned::Incomplete(1),
-                        Err(e) => return Scanned::Malformed(e),
-                    };
+                    let Number { value, end } =
+                        match self.number(buf, self.at + 1, ProtocolError::BigBulkCount) {
+                            Ok(Some(number)) => number,
+                            Ok(None) => return Scanned::Incomplete(1),
+                            Err(e) => return Scanned::Malformed(e),
+                        };
                     let len = match value {
                         Some(n) if n >= 0 && n as u64 <= bounds.request.saturating_sub(end) as u64 => n,
                         _ => return Scanned::Malformed(ProtocolError::Bulk),
@@ -184,7 +185,9 @@ impl RequestScanner {
     }
 
     fn scan_inline(&mut self, buf: &[u8]) -> Scanned {
-        let Some(newline) = memchr::memchr(b'\n', buf.get(self.searched..).unwrap_or(&[])).map(|i| i + self.searched) else {
+        let Some(newline) =
+            memchr::memchr(b'\n', buf.get(self.searched..).unwrap_or(&[])).map(|i| i + self.searched)
+        else {
             self.searched = buf.len();
             if buf.len() > limits::INLINE_MAX {
                 return Scanned::Malformed(ProtocolError::BigInline);
@@ -204,7 +207,12 @@ impl RequestScanner {
     /// The number in the line that starts at `from`. Like Redis, only the `\r` is looked for; the byte after it is
     /// skipped whatever it is.
     #[inline]
-    fn number(&mut self, buf: &[u8], from: usize, too_long: ProtocolError) -> Result<Option<Number>, ProtocolError> {
+    fn number(
+        &mut self,
+        buf: &[u8],
+        from: usize,
+        too_long: ProtocolError,
+    ) -> Result<Option<Number>, ProtocolError> {
         // Nearly always one to four digits that are all here.
         let mut value = 0i64;
         for (i, &byte) in buf.get(from..).unwrap_or(&[]).iter().take(10).enumerate() {
@@ -287,7 +295,10 @@ mod tests {
         for cut in 0..bytes.len() {
             let mut scanner = RequestScanner::default();
             let first = scanner.scan(&bytes[..cut], OPEN);
-            assert!(matches!(first, Scanned::Incomplete(n) if n >= 1 && n <= bytes.len() - cut), "{cut}: {first:?}");
+            assert!(
+                matches!(first, Scanned::Incomplete(n) if n >= 1 && n <= bytes.len() - cut),
+                "{cut}: {first:?}"
+            );
             assert_eq!(scanner.scan(bytes, OPEN), Scanned::Frame(bytes.len()), "{cut}");
             assert_eq!(scanner.request(bytes).arg(1), b"abcdefghijkl");
         }
@@ -305,7 +316,7 @@ mod tests {
         assert_eq!(text(b"*1\r\n$-1\r\n"), "invalid bulk length");
         assert_eq!(text(b"*1\r\n$99999999999\r\n"), "invalid bulk length");
         assert_eq!(text(b"SET \"a\r\n"), "unbalanced quotes in request");
-        assert_eq!(text(&[b'a'; limits::INLINE_MAX + 1]), "too big inline request");
+        assert_eq!(text(&vec![b'a'; limits::INLINE_MAX + 1]), "too big inline request");
         let mut count = vec![b'1'; limits::INLINE_MAX + 8];
         count[0] = b'*';
         assert_eq!(text(&count), "too big mbulk count string");
@@ -325,8 +336,13 @@ mod tests {
 
     #[test]
     fn integers_are_as_strict_as_redis() {
-        let good: [(&[u8], i64); 5] =
-            [(b"0", 0), (b"-1", -1), (b"10", 10), (b"9223372036854775807", i64::MAX), (b"-9223372036854775808", i64::MIN)];
+        let good: [(&[u8], i64); 5] = [
+            (b"0", 0),
+            (b"-1", -1),
+            (b"10", 10),
+            (b"9223372036854775807", i64::MAX),
+            (b"-9223372036854775808", i64::MIN),
+        ];
         for (text, value) in good {
             assert_eq!(parse_integer(text), Some(value));
         }

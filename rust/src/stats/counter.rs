@@ -43,6 +43,7 @@ macro_rules! counters {
     ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])* $field:ident,)* }) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
+        #[allow(clippy::struct_field_names, reason = "a field is named as its metric")]
         pub struct $name { $($(#[doc = $doc])* pub $field: $crate::stats::Counter,)* }
 
         impl $name {

@@ -229,7 +229,8 @@ impl Registry {
         replicas: Vec<Arc<ReplicaStats>>,
         logs: Vec<(String, Arc<LogStats>)>,
     ) {
-        *self.lists.lock().unwrap_or_else(PoisonError::into_inner) = Lists { listeners, endpoints, replicas, logs };
+        *self.lists.lock().unwrap_or_else(PoisonError::into_inner) =
+            Lists { listeners, endpoints, replicas, logs };
     }
 
     /// Everything as JSON.

@@ -74,7 +74,8 @@ impl Fleet {
         let mut names = Vec::new();
         for listener in &plan.listeners {
             for address in &listener.bind {
-                let known = state.bound.iter().find(|(name, old, _)| *name == listener.name && old == address);
+                let known =
+                    state.bound.iter().find(|(name, old, _)| *name == listener.name && old == address);
                 if let Some(known) = known {
                     names.push(known.clone());
                     continue;
@@ -85,7 +86,9 @@ impl Fleet {
             }
         }
         match state.waiting.take() {
-            Some(worker) => state.running = Some(start(worker, plan, bound, Arc::clone(&self.registry), seed)?),
+            Some(worker) => {
+                state.running = Some(start(worker, plan, bound, Arc::clone(&self.registry), seed)?);
+            }
             None if !state.order(Order::Apply(plan, bound)) => {
                 return Err(io::Error::other("it does not take orders any more").into());
             }
@@ -177,7 +180,9 @@ fn live(
     registry: Arc<Registry>,
     seed: u64,
 ) {
-    let result = catch_unwind(AssertUnwindSafe(|| Worker::new(poller, &mut mailbox, plan, bound, registry, seed)?.run()));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        Worker::new(poller, &mut mailbox, plan, bound, registry, seed)?.run()
+    }));
     let detail = match result {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),

@@ -372,7 +372,9 @@ impl<'a> Worker<'a> {
         loop {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.engine.upstream_output(key, &mut slices);
-            let Some(socket) = self.upstreams.get(key).filter(|s| !s.connecting && s.ready.writable) else { return };
+            let Some(socket) = self.upstreams.get(key).filter(|s| !s.connecting && s.ready.writable) else {
+                return;
+            };
             let slices = slices.get(..count).unwrap_or(&[]);
             if slices.is_empty() {
                 return;
@@ -464,7 +466,8 @@ impl<'a> Worker<'a> {
         });
         match opened {
             Ok(stream) => {
-                self.upstreams.set(key, UpstreamSocket { epoch, stream, ready: Ready::default(), connecting: true });
+                self.upstreams
+                    .set(key, UpstreamSocket { epoch, stream, ready: Ready::default(), connecting: true });
             }
             Err(e) => self.engine.upstream_closed(key, epoch, &e.to_string()),
         }
