@@ -31,7 +31,8 @@ class FileWatch:
     """Tells when something changed in the folders of some files.
 
     The folders and not the files, because a Kubernetes ConfigMap changes by swapping a symbolic link beside them. On a
-    daemon thread with ``watchfiles`` where that is installed; otherwise the folders' files are looked at every 2 s.
+    daemon thread with ``watchfiles``. Where that is not installed or fails, nothing is told: the supervisor looks at
+    the files every few seconds anyway.
 
     Args:
         on_event: called in the loop; what it looks at may turn out to be as it was.
@@ -65,7 +66,7 @@ class FileWatch:
             for _ in _changes(folders, stop):
                 with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
                     loop.call_soon_threadsafe(self._on_event)
-        except OSError as error:  # No inotify left, or a folder that went away.
+        except (OSError, RuntimeError) as error:  # No inotify left, or a folder that went away.
             log.warning("changes of files are noticed late: %s", error)
 
 

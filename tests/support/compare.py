@@ -39,7 +39,8 @@ def differences(left: Snapshot, right: Snapshot, tolerance_ms: int = 0) -> list[
     for place in sorted(left.keys() | right.keys()):
         name = f"db {place[0]} key {place[1][:80]!r}"
         if place not in left or place not in right:
-            lines.append(f"{name}: only on the {'left' if place in left else 'right'}")
+            side, (kind, value, expiry) = ("left", left[place]) if place in left else ("right", right[place])
+            lines.append(f"{name}: only on the {side}: {kind} {_short(value)} expires at {expiry}")
             continue
         (a_type, a_value, a_expiry), (b_type, b_value, b_expiry) = left[place], right[place]
         if a_type != b_type:
@@ -83,7 +84,8 @@ def _read(client: redis.Redis, database: int, keys: list[bytes]) -> Snapshot:
         values = pipe.execute(raise_on_error=False)
     found: Snapshot = {}
     for key, kind, expiry, value in zip(keys, types, expiries, values, strict=True):
-        if kind == "none":  # expired or deleted between SCAN and TYPE
+        # Expired or deleted between SCAN and TYPE, or between TYPE and the reading: there are no empty lists.
+        if kind == "none" or (not value and kind != "string") or value is None:
             continue
         found[database, key] = (kind, _normal(client, key, kind, value), expiry)
     return found
@@ -129,7 +131,7 @@ def _stream(client: redis.Redis, key: bytes, info: Any) -> object:
     info = _mapping(info)
     groups = []
     for group in map(_mapping, info["groups"]):
-        pending = [(entry[0], entry[1], entry[3]) for entry in group["pel"]]
+        pending = [(entry[0], entry[1], entry[3]) for entry in group["pending"]]
         consumers = sorted(bytes(_mapping(consumer)["name"]) for consumer in group["consumers"])
         groups.append((group["name"], group["last-delivered-id"], group["entries-read"], pending, consumers))
     facts = tuple(info.get(name) for name in ("length", "last-generated-id", "max-deleted-entry-id", "entries-added"))

@@ -51,6 +51,13 @@ class _Link:
         self.left: dict[Direction, int] = {}
         """Bytes that still go this way before the connection is reset."""
 
+    async def end(self) -> None:
+        """Reset both sides, and wait until they are closed."""
+        self.reset()
+        for writer in self.writers.values():
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
     def reset(self) -> None:
         """Close both sides with a reset."""
         for writer in self.writers.values():
@@ -174,8 +181,8 @@ class Relay:
     async def _shut(self) -> None:
         self._server.close()
         self._cut()
-        for task in list(self._tasks):
-            task.cancel()
+        for event in self._open.values():
+            event.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -185,12 +192,12 @@ class Relay:
         self._tasks.add(task)
         try:
             if not self._accepting:
-                _Link(writer, writer).reset()
+                await _Link(writer, writer).end()
                 return
             try:
                 up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
             except OSError:
-                _Link(writer, writer).reset()
+                await _Link(writer, writer).end()
                 return
             link = _Link(writer, up_writer)
             self._links.add(link)
@@ -202,16 +209,14 @@ class Relay:
                 self._links.discard(link)
                 if link.left and self._trap is not None:
                     self._trap.caught = False  # it ended by itself: the next one will do
-                link.reset()
-        except asyncio.CancelledError:
-            writer.transport.abort()
+                await link.end()
         finally:
             self._tasks.discard(task)
 
     async def _pump(self, link: _Link, reader: asyncio.StreamReader, direction: Direction) -> None:
         """Relay one direction until it ends; the end is passed on."""
         writer = link.writers[direction]
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self._open[direction].wait()
                 if self._delay[direction]:
@@ -231,5 +236,5 @@ class Relay:
                     writer.close()
                     link.writers[direction.other].transport.abort()
                     return
-            if writer.can_write_eof():
+            if writer.can_write_eof() and not writer.is_closing():
                 writer.write_eof()

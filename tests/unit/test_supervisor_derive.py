@@ -120,7 +120,7 @@ def test_memory_is_given_back_when_much_was_freed_in_a_calm_moment() -> None:
     asked: list[int] = []
 
     def due(resident: int, free: int, requests: int, now: float) -> bool:
-        return trimmer.due(resident, lambda: asked.append(free) or free, requests, now)  # type: ignore[func-returns-value]
+        return trimmer.due(resident, lambda: asked.append(free) or free, requests, now)
 
     assert not due(5000, 1000, 0, 1.0)
     assert not due(5099, 2000, 0, 2.0)  # no larger than it was

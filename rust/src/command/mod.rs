@@ -150,7 +150,7 @@ macro_rules! row {
 // Below the macro, which it uses.
 mod table;
 
-pub use table::VERSION;
+pub use table::{TOP, VERSION};
 
 /// The number of commands and subcommands, that is of ids.
 pub const COMMANDS: usize = table::ROWS;

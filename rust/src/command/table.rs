@@ -204,7 +204,7 @@ pub static TABLE: [Command; ROWS] = super::numbered([
     row!("type", 2, [FAST READONLY], Range(1, 1, 1), None, Simple, Forward, 0..0),
     row!("unlink", -2, [FAST WRITE], Range(1, -1, 1), Changed, Simple, Forward, 0..0),
     row!("unsubscribe", -1, [LOADING NOSCRIPT PUBSUB STALE], None, None, Varies, Private, 0..0),
-    row!("unwatch", 1, [ALLOW_BUSY FAST LOADING NOSCRIPT STALE], None, None, Simple, Private, 0..0),
+    row!("unwatch", 1, [ALLOW_BUSY FAST LOADING NOSCRIPT STALE], None, None, Simple, Local, 0..0),
     row!("wait", 3, [NOSCRIPT], None, None, Simple, Local, 0..0),
     row!("watch", -2, [ALLOW_BUSY FAST LOADING NOSCRIPT STALE], Range(1, -1, 1), None, Simple, Private, 0..0),
     row!("xack", -4, [FAST WRITE], Range(1, 1, 1), Changed, Simple, Forward, 0..0),

@@ -86,8 +86,10 @@ pub struct TransactionCall {
     pub replies: usize,
     /// The commands' bytes, for those that write.
     pub bytes: Vec<u8>,
-    /// The database it runs in.
+    /// The database it begins in.
     pub db: u16,
+    /// It has a SELECT.
+    pub selects: bool,
 }
 
 /// One command of a transaction.
@@ -121,7 +123,9 @@ impl Call {
     pub fn wants_whole_reply(&self) -> bool {
         match self {
             Self::Client(call) => call.entry != NO_ENTRY && call.rule.wants_whole_reply(),
-            Self::Transaction(call) => call.entry != NO_ENTRY || call.replies <= call.items.len(),
+            Self::Transaction(call) => {
+                call.entry != NO_ENTRY || call.selects || call.replies <= call.items.len()
+            }
             _ => true,
         }
     }
@@ -162,6 +166,13 @@ impl Call {
             Self::Transaction(call) => Some(call.started_us),
             _ => None,
         }
+    }
+}
+
+impl TransactionItem {
+    /// Whether it changes the database of what follows.
+    pub fn is_select(&self) -> bool {
+        self.command.is_some_and(|c| c.name == "select")
     }
 }
 

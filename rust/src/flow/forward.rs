@@ -145,6 +145,7 @@ impl Engine {
             replies: 1,
             state: State::Pending,
             kind,
+            selects: false,
             at_ms: self.now.ms,
         });
         let call = ClientCall {
@@ -270,6 +271,7 @@ impl Engine {
             replies: 1,
             state: State::Pending,
             kind: Kind::Sync,
+            selects: false,
             at_ms: self.now.ms,
         };
         let position = sequencer.log.append(&self.scratch, entry);

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::command::{TOP, VERSION};
 use crate::resp::{Reply, encode, parse_integer};
 
 /// What is known of the server and of our connection to it.
@@ -16,9 +17,17 @@ pub struct Identity {
     pub client_id: i64,
     /// `redis_version`.
     pub version: String,
+    /// How many commands it has; 0 when it did not tell.
+    pub commands: i64,
 }
 
 impl Identity {
+    /// Whether the server has the very commands of our table: the same version, without modules.
+    pub fn has_commands_of_table(&self) -> bool {
+        self.commands == TOP as i64
+            && self.version.strip_prefix(VERSION).is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Whether the server knows `PEXPIRETIME` (7.0).
     pub fn has_pexpiretime(&self) -> bool {
         self.version
@@ -38,6 +47,7 @@ enum Step {
     Server,
     Persistence,
     Replication,
+    Commands,
     Kill,
 }
 
@@ -99,6 +109,7 @@ impl Handshake {
         send(Step::Server, &["INFO", "server"]);
         send(Step::Persistence, &["INFO", "persistence"]);
         send(Step::Replication, &["INFO", "replication"]);
+        send(Step::Commands, &["COMMAND", "COUNT"]);
         Self { awaited, predecessor, identity: Identity::default() }
     }
 
@@ -116,6 +127,7 @@ impl Handshake {
             _ if reply.is_error() && (text.contains("NOAUTH") || text.contains("LOADING")) => {
                 return Progress::Refused(text.trim_start_matches('-').to_owned());
             }
+            Step::Commands => self.identity.commands = reply.integer().unwrap_or(0),
             Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
             Step::Server => {
                 field(&text, "run_id").unwrap_or_default().clone_into(&mut self.identity.run_id);
@@ -182,10 +194,13 @@ mod tests {
             bulk("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n"),
             bulk(persistence),
             bulk(role),
+            b":240\r\n".to_vec(),
         ];
         let mut last = Progress::More;
         for reply in &replies {
-            assert_eq!(last, Progress::More);
+            if last != Progress::More {
+                break;
+            }
             last = handshake.reply(Reply::new(reply), &mut out);
         }
         (last, handshake.identity, out)
@@ -195,14 +210,18 @@ mod tests {
     fn a_fresh_server_is_taken_at_once() {
         let (progress, identity, out) = run(None, "loading:0\r\n", "role:master\r\n");
         assert_eq!((progress, out.as_slice()), (Progress::Done, &b""[..]));
-        assert_eq!(identity, Identity { run_id: "abc".into(), client_id: 42, version: "7.0.15".into() });
+        assert_eq!(
+            identity,
+            Identity { run_id: "abc".into(), client_id: 42, version: "7.0.15".into(), commands: 240 }
+        );
+        assert!(identity.has_commands_of_table());
         assert!(identity.has_pexpiretime());
     }
 
     #[test]
     fn the_predecessor_is_fenced_on_the_same_server_only() {
         let before =
-            |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, version: String::new() });
+            |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, ..Identity::default() });
         let (progress, _, out) = run(before("abc"), "loading:0\r\n", "role:master\r\n");
         assert_eq!(progress, Progress::Send);
         assert!(out.ends_with(b"$4\r\nKILL\r\n$2\r\nID\r\n$1\r\n7\r\n"));

@@ -316,6 +316,13 @@ impl Engine {
         if let Some(command) = command
             && !command.arity_ok(request.len())
         {
+            if command.name == "exec" {
+                // As Redis has it: a malformed EXEC ends the transaction, if there is one.
+                if let Some(extra) = &mut self.sessions[slot].extra {
+                    extra.transaction = None;
+                }
+                return self.refuse(slot, "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command");
+            }
             return self.refuse_queueing(slot, &wrong_arity(command.name));
         }
         match command.or(known).map(|c| c.treatment) {

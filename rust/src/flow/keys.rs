@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::command::{KeysResult, keys, lookup, other_db};
+use crate::command::{KeysResult, is_word, keys, lookup, other_db};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned};
 
+use super::handshake::database;
 use super::replica::Key;
 
 /// Everything but the size of one command is known to be in order here.
@@ -12,12 +13,17 @@ pub const ANY: Bounds = Bounds { request: u32::MAX as usize, authenticated: true
 
 /// The keys of all commands in `bytes` (one command, or `MULTI … EXEC`), each in its database. `None`: not known, as
 /// with commands that touch everything.
-pub fn keys_of(mut bytes: &[u8], db: u16) -> Option<Vec<Key>> {
+pub fn keys_of(mut bytes: &[u8], mut db: u16) -> Option<Vec<Key>> {
     let mut found = Vec::new();
     let mut scanner = RequestScanner::default();
     while let Scanned::Frame(len) = scanner.scan(bytes, ANY) {
         let (frame, rest) = bytes.split_at(len);
-        keys_of_one(&scanner.request(frame), db, &mut found)?;
+        let request = scanner.request(frame);
+        if is_word(request.arg(0), "SELECT") {
+            db = database(request.arg(1)).unwrap_or(db);
+        } else {
+            keys_of_one(&request, db, &mut found)?;
+        }
         bytes = rest;
     }
     Some(found)
@@ -66,6 +72,7 @@ mod tests {
             Some(vec!["3/a".into(), "3/b".into(), "3/c".into()])
         );
         assert_eq!(of(&["MOVE a 5"]), Some(vec!["3/a".into(), "5/a".into()]));
+        assert_eq!(of(&["MULTI", "SELECT 5", "SET a 1", "EXEC"]), Some(vec!["5/a".into()]));
         assert_eq!(of(&["FLUSHALL"]), None);
         assert_eq!(of(&["NOSUCH a"]), None);
     }

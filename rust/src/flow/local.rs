@@ -4,7 +4,7 @@ use crate::command::{Command, is_word};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
-use super::handshake::database;
+use super::handshake::{Identity, database};
 use super::ingress::{Incoming, Step, wrong_arity};
 use super::session::{Ending, Session, Wait};
 
@@ -34,6 +34,7 @@ impl Engine {
                 step
             }
             "reset" => self.reset(slot),
+            "unwatch" => self.answer_now(slot, |out| encode::status(out, "OK")), // nothing is ever watched
             "asking" | "readonly" | "readwrite" => {
                 self.refuse(slot, "ERR This instance has cluster support disabled")
             }
@@ -141,12 +142,17 @@ impl Engine {
 
     /// The version of a Redis behind the session's listener; the minimum that is supported while none is known.
     fn server_version(&self, slot: usize) -> String {
+        self.identity(slot).map_or_else(|| "6.2.0".to_owned(), |i| i.version.clone())
+    }
+
+    /// A Redis behind the session's listener, if one is known.
+    pub(super) fn identity(&self, slot: usize) -> Option<&Identity> {
         let listener = self.sessions.get(slot).and_then(|s| self.listeners.get(s.listener));
         let targets = listener.into_iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
-        let identities = targets
+        let mut identities = targets
             .filter_map(|t| self.endpoints.get(t.endpoint)?.serve[0])
             .filter_map(|key| self.upstreams.get(key)?.identity.as_ref());
-        identities.map(|i| i.version.clone()).find(|v| !v.is_empty()).unwrap_or_else(|| "6.2.0".to_owned())
+        identities.find(|i| !i.version.is_empty())
     }
 
     fn auth(&mut self, slot: usize, request: &Request<'_>) -> Step {

@@ -47,6 +47,8 @@ pub struct Entry {
     pub state: State,
     /// Its kind.
     pub kind: Kind,
+    /// It holds a SELECT: the connection's database is another one afterwards.
+    pub selects: bool,
     /// When it was appended, in milliseconds of the worker's clock.
     pub at_ms: u64,
 }
@@ -187,6 +189,7 @@ mod tests {
         replies: 1,
         state: State::Pending,
         kind: Kind::Write,
+        selects: false,
         at_ms: 0,
     };
 

@@ -68,6 +68,9 @@ impl Engine {
                     spread_doubt(replica, entry, log.bytes(entry));
                 }
                 upstream.out.push_log(entry.piece);
+                if entry.selects {
+                    upstream.forget_db();
+                }
                 let call = Call::Effect { position: replica.next, left: entry.replies, failed: false };
                 upstream.expect(call, self.now.ms);
                 replica.in_flight += 1;
@@ -81,12 +84,18 @@ impl Engine {
                 Self::mark_upstream(upstream, replica.upstream, &mut self.dirty_upstreams);
             }
         }
-        let losers = sequencer.trim(self.limits.log_bytes);
+        let trimmed = sequencer.trim(self.limits.log_bytes);
         if let Some(endpoint) = self.endpoints.get_mut(primary) {
             endpoint.sequencer = Some(sequencer);
         }
-        for bit in (0..32).filter(|bit| losers & (1 << bit) != 0) {
+        for bit in (0..32).filter(|bit| trimmed.losers & (1 << bit) != 0) {
             self.tell_lost(primary, bit);
+        }
+        for bit in (0..32).filter(|bit| trimmed.holders & (1 << bit) != 0) {
+            let sequencer = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut());
+            if let Some(upstream) = sequencer.and_then(|s| s.replica(bit)).map(|r| r.upstream) {
+                self.break_upstream(upstream, "the log is full and it does not acknowledge");
+            }
         }
         self.ask_for_copies(primary);
     }

@@ -75,7 +75,8 @@ impl Engine {
         }
         let owner = call.ticket().map(|t| (t.session(), t.number()));
         let client = owner.and_then(|(id, number)| {
-            let session = self.sessions.get(id.slot as usize).filter(|s| s.id == id)?;
+            let session = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id)?;
+            session.slow_down();
             Some((session.may_stream(number), id))
         });
         upstream.stream = match client {
@@ -112,13 +113,13 @@ impl Engine {
         match self.upstreams[key].settled(self.now.ms) {
             Some(Call::Client(mut call)) => {
                 self.commit_client(key, &call, Reply::new(b"$0\r\n\r\n"));
-                self.finish(key, call.started_us);
+                self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     self.settle(ticket, |_| {});
                 }
             }
             Some(Call::Transaction(mut call)) => {
-                self.finish(key, call.started_us);
+                self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     self.settle(ticket, |_| {});
                 }
@@ -144,7 +145,7 @@ impl Engine {
                 if call.entry != NO_ENTRY {
                     self.commit_client(key, &call, reply);
                 }
-                self.finish(key, call.started_us);
+                self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     let convert = call.convert;
                     self.settle(ticket, |out| match (convert, bytes) {
@@ -163,7 +164,10 @@ impl Engine {
                 if call.entry != NO_ENTRY {
                     self.commit_transaction(key, &call, reply);
                 }
-                self.finish(key, call.started_us);
+                if call.selects {
+                    self.follow_selects(&call, reply);
+                }
+                self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     self.settle(ticket, |out| out.extend_from_slice(bytes));
                 }
@@ -236,10 +240,16 @@ impl Engine {
 
     /// Statistics of a client's command that has its reply.
     #[inline]
-    fn finish(&mut self, key: usize, started_us: u64) {
+    fn finish(&self, key: usize, started_us: u64, ticket: Option<&Ticket>) {
+        let time = self.now.us.saturating_sub(started_us);
         let endpoint = &self.endpoints[self.upstreams[key].endpoint];
         endpoint.stats.count.upstream_rq_active.dec();
-        endpoint.stats.time.record(self.now.us.saturating_sub(started_us));
+        endpoint.stats.time.record(time);
+        let session =
+            ticket.and_then(|t| self.sessions.get(t.session().slot as usize).filter(|s| s.id == t.session()));
+        if let Some(listener) = session.and_then(|s| self.listeners.get(s.listener)) {
+            listener.stats.time.record(time);
+        }
     }
 
     /// Answer a command.
@@ -328,15 +338,23 @@ impl Engine {
             return Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
         }
         let mut effects = MULTI.to_vec();
-        let mut count = 0;
+        let (mut count, mut replies) = (0, 2);
+        let mut db = call.db;
         let mut doubts = Some(Vec::new());
         let mut unchanged = true;
         for (item, element) in call.items.iter().zip(reply.elements()) {
             let frame = call.bytes.get(item.start..item.end).unwrap_or(&[]);
             let mut scanner = RequestScanner::default();
             scanner.scan(frame, ANY);
+            if item.is_select() && !element.is_error() {
+                db = super::handshake::database(scanner.request(frame).arg(1)).unwrap_or(db);
+                effects.extend_from_slice(frame);
+                replies += 1;
+                continue;
+            }
+            let copied_behind = super::forward::copies_behind(item.rule) && !call.selects;
             let effect = match item.command {
-                _ if item.rule == Rule::Never || super::forward::copies_behind(item.rule) => Effect::Nothing,
+                _ if item.rule == Rule::Never || copied_behind => Effect::Nothing,
                 Some(command) => {
                     effect::commit(item.rule, command, &scanner.request(frame), element, &mut effects)
                 }
@@ -348,7 +366,7 @@ impl Engine {
                 Effect::Nothing | Effect::Bytes => {}
                 Effect::Same => effects.extend_from_slice(frame),
                 Effect::Sync => {
-                    let keys = super::keys::keys_of(frame, call.db);
+                    let keys = super::keys::keys_of(frame, db);
                     doubts = doubts.zip(keys).map(|(mut all, keys)| {
                         all.extend(keys);
                         all
@@ -357,15 +375,29 @@ impl Engine {
             }
             count += u32::from(matches!(effect, Effect::Same | Effect::Bytes));
         }
+        replies += count;
         effects.extend_from_slice(EXEC);
         match (count, unchanged) {
             (0, _) => sequencer.log.decide(call.entry, State::Nothing, None),
             (_, true) => sequencer.log.decide(call.entry, State::Committed, None),
-            _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, count + 2))),
+            _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, replies))),
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
         if doubts.as_ref().is_none_or(|keys| !keys.is_empty()) {
             self.doubt(primary, entry.replicas, call.entry, doubts.as_deref());
+        }
+    }
+
+    /// A transaction with a SELECT leaves its session in the last database that was accepted.
+    fn follow_selects(&mut self, call: &TransactionCall, reply: Reply<'_>) {
+        let Some(session) = call.ticket.as_ref().and_then(|t| self.session(t.session())) else { return };
+        for (item, _) in
+            call.items.iter().zip(reply.elements()).filter(|(i, e)| i.is_select() && !e.is_error())
+        {
+            let frame = call.bytes.get(item.start..item.end).unwrap_or(&[]);
+            let mut scanner = RequestScanner::default();
+            scanner.scan(frame, ANY);
+            session.db = super::handshake::database(scanner.request(frame).arg(1)).unwrap_or(session.db);
         }
     }
 

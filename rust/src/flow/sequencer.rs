@@ -10,6 +10,15 @@ use super::replica::Replica;
 /// Most replicas of one sequencer: a bit each.
 pub const REPLICAS_MAX: usize = 32;
 
+/// What [`Sequencer::trim`] found, a bit for each replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// They lost entries.
+    pub losers: u32,
+    /// They do not acknowledge what the full log cannot do without: their connections must go.
+    pub holders: u32,
+}
+
 /// Order, log and replicas of one endpoint.
 #[derive(Debug, Default)]
 pub struct Sequencer {
@@ -48,28 +57,31 @@ impl Sequencer {
     }
 
     /// Forget what every replica has, then what exceeds the bound: there only committed entries that a replica has not
-    /// been sent yet are dropped, and counted as lost to it. Gives the replicas that lost something.
-    pub fn trim(&mut self, limit: usize) -> u32 {
+    /// been sent yet are dropped, and counted as lost to it.
+    pub fn trim(&mut self, limit: usize) -> Trimmed {
         let done = self.replicas.iter().flatten().map(|r| r.acked).min().unwrap_or(u64::MAX);
         self.log.trim(done);
-        let mut losers = 0;
+        let mut trimmed = Trimmed::default();
         while self.log.held() > limit && self.log.first() < self.log.decided() {
             let position = self.log.first();
             let Some(entry) = self.log.get(position).copied() else { break };
-            if self.replicas.iter().flatten().any(|r| r.acked <= position && r.next > position) {
-                break; // sent and not acknowledged: still needed, and bounded by the window
+            // Sent and not acknowledged: the socket may still need the bytes.
+            let holders = self.replicas.iter().flatten().filter(|r| r.acked <= position && r.next > position);
+            trimmed.holders = holders.fold(0, |bits, r| bits | 1 << r.bit);
+            if trimmed.holders != 0 {
+                break;
             }
             for replica in self.replicas.iter_mut().flatten().filter(|r| r.next <= position) {
                 replica.next = position + 1;
                 replica.acked = position + 1;
                 if entry.state == super::log::State::Committed && entry.replicas & (1 << replica.bit) != 0 {
                     replica.stats.count.lost_total.inc();
-                    losers |= 1 << replica.bit;
+                    trimmed.losers |= 1 << replica.bit;
                 }
             }
             self.stats.overflow_total.inc();
             self.log.trim(position + 1);
         }
-        losers
+        trimmed
     }
 }

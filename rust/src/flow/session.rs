@@ -12,8 +12,9 @@ use super::ticket::{SessionId, Ticket};
 
 /// Past this much unread output no more commands are read from the client.
 const OUTPUT_PAUSE: usize = 1 << 20;
-/// Most commands of one session in flight.
-const IN_FLIGHT_MAX: u64 = 1024;
+/// Most commands of one session in flight: at first, at most, and at least. It grows with every short reply and is
+/// halved by a long one, so that one client's large replies do not fill the line that all share.
+const WINDOW: (u32, u32, u32) = (64, 1024, 4);
 /// No upstream.
 pub const NO_PATH: usize = usize::MAX;
 
@@ -54,6 +55,8 @@ pub struct Queued {
     pub writes: u32,
     /// The replicas of the last command that had keys.
     pub keyed: Option<u32>,
+    /// It has a SELECT.
+    pub selects: bool,
 }
 
 /// What few sessions have.
@@ -114,6 +117,8 @@ pub struct Session {
     pub issued: u64,
     /// Commands answered.
     pub settled: u64,
+    /// Commands it may have in flight.
+    window: u32,
     /// The upstream that has its commands in flight.
     pub path: usize,
     /// Milliseconds of its last command (or of its coming).
@@ -145,6 +150,7 @@ impl Session {
             written: 0,
             issued: 0,
             settled: 0,
+            window: WINDOW.0,
             path: NO_PATH,
             active_ms: now_ms,
             since_ms: now_ms,
@@ -169,12 +175,12 @@ impl Session {
     /// Whether the next command must wait for replies, or for the client to read them.
     #[inline]
     pub fn is_paused(&self) -> bool {
-        self.in_flight() >= IN_FLIGHT_MAX || self.unread() > OUTPUT_PAUSE
+        self.in_flight() >= u64::from(self.window) || self.unread() > OUTPUT_PAUSE
     }
 
     /// Whether a paused session may go on: well below the bounds, so that it does not stop again at once.
     pub fn may_resume(&self) -> bool {
-        self.in_flight() < IN_FLIGHT_MAX / 2 && self.unread() <= OUTPUT_PAUSE / 2
+        self.in_flight() <= u64::from(self.window / 2) && self.unread() <= OUTPUT_PAUSE / 2
     }
 
     /// Bytes the client has not read.
@@ -196,9 +202,15 @@ impl Session {
             write(&mut self.output);
         }
         self.settled += 1;
+        self.window = WINDOW.1.min(self.window + 1);
         if self.extra.is_some() {
             self.unpark();
         }
+    }
+
+    /// A long reply has begun to arrive.
+    pub fn slow_down(&mut self) {
+        self.window = WINDOW.2.max(self.window / 2);
     }
 
     fn park(&mut self, number: u64, reply: Vec<u8>) {

@@ -11,7 +11,7 @@ use super::forward::copies_behind;
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State};
-use super::session::Queued;
+use super::session::{Queued, Wait};
 use super::store::Piece;
 
 /// `MULTI` on the wire.
@@ -53,11 +53,14 @@ impl Engine {
     ) -> Step {
         if let Some(command) = command {
             let name = command.name;
+            if name == "watch" {
+                return self.refuse(slot, "ERR WATCH inside MULTI is not allowed"); // and the transaction goes on
+            }
             if command.flags.contains(crate::command::Flags::NO_MULTI) {
                 return self.refuse_queueing(slot, "ERR Command not allowed inside a transaction");
             }
             match command.treatment {
-                Treatment::Local if !matches!(name, "ping" | "echo") => {
+                Treatment::Local if !matches!(name, "ping" | "echo" | "select" | "unwatch") => {
                     let text = format!(
                         "ERR '{}' inside MULTI is not possible through redisha yet",
                         name.replace('|', " ")
@@ -68,6 +71,11 @@ impl Engine {
                 _ if needs_private(command, request) => return self.unsupported(slot, name),
                 _ => {}
             }
+        }
+        if command.is_none()
+            && let Some(text) = self.unknown_to_server(slot, request)
+        {
+            return self.refuse_queueing(slot, &text);
         }
         let place = match self.place(slot, command, request) {
             Ok(place) => place,
@@ -102,9 +110,37 @@ impl Engine {
         if keyed {
             queued.keyed = Some(place.writes);
         }
+        queued.selects |= command.is_some_and(|c| c.name == "select");
         queued.bytes.extend_from_slice(frame.as_deref().unwrap_or(request.frame));
         queued.items.push((command, queued.bytes.len()));
         self.answer_now(slot, |out| encode::status(out, "QUEUED"))
+    }
+
+    /// Redis's text for a command that the server cannot know; `None` when it may know more than the table (another
+    /// version, a module), so that only it can tell.
+    fn unknown_to_server(&self, slot: usize, request: &Request<'_>) -> Option<String> {
+        if !self.identity(slot)?.has_commands_of_table() {
+            return None;
+        }
+        let text = |bytes: &[u8], max: usize| {
+            String::from_utf8_lossy(bytes.get(..max).unwrap_or(bytes)).into_owned()
+        };
+        if crate::command::lookup(request.arg(0)).is_some() {
+            let container = text(request.arg(0), 128).to_uppercase();
+            return Some(format!(
+                "ERR unknown subcommand '{}'. Try {container} HELP.",
+                text(request.arg(1), 128)
+            ));
+        }
+        let mut args = String::new();
+        for arg in request.args_from(1) {
+            if args.len() >= 128 {
+                break;
+            }
+            let shown = text(arg, 128 - args.len());
+            args.extend(["'", &shown, "' "]);
+        }
+        Some(format!("ERR unknown command '{}', with args beginning with: {args}", text(request.arg(0), 128)))
     }
 
     fn exec(&mut self, slot: usize) -> Step {
@@ -128,7 +164,8 @@ impl Engine {
         };
         let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
         self.send_transaction(slot, endpoint, key, &queued);
-        Step::Done
+        // Which database follows is known with the reply.
+        if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done }
     }
 
     fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
@@ -172,6 +209,7 @@ impl Engine {
             replies: 0,
             bytes: Vec::new(),
             db,
+            selects: queued.selects,
         });
         let endpoint_state = &mut self.endpoints[endpoint];
         match endpoint_state.sequencer.as_mut() {
@@ -183,6 +221,7 @@ impl Engine {
                     replies: queued.items.len() as u32 + 2,
                     state: State::Pending,
                     kind: Kind::Write,
+                    selects: queued.selects,
                     at_ms: self.now.ms,
                 };
                 call.entry = sequencer.log.append(&bytes, entry);
@@ -192,13 +231,16 @@ impl Engine {
             }
             _ => upstream.out.push(&bytes),
         }
-        let copies = call.items.iter().filter(|i| copies_behind(i.rule)).flat_map(|i| {
+        let copies = call.items.iter().filter(|i| copies_behind(i.rule) && !queued.selects).flat_map(|i| {
             let frame = bytes.get(i.start..i.end).unwrap_or(&[]);
             super::keys::keys_of(frame, db).unwrap_or_default()
         });
         let copies: Vec<_> = copies.collect();
-        if call.entry != NO_ENTRY {
+        if call.entry != NO_ENTRY || queued.selects {
             call.bytes = bytes;
+        }
+        if queued.selects {
+            upstream.forget_db();
         }
         upstream.expect(Call::Transaction(call), self.now.ms);
         endpoint_state.stats.count.upstream_rq_total.inc();

@@ -298,6 +298,11 @@ impl Upstream {
         Entered::Yes
     }
 
+    /// What was queued may have changed the database.
+    pub fn forget_db(&mut self) {
+        self.context.db = NO_DB;
+    }
+
     /// The RESP version that replies have which are asked for now.
     #[inline]
     pub fn resp(&self) -> u8 {

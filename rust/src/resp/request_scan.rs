@@ -232,7 +232,8 @@ impl RequestScanner {
                 self.searched = 0;
                 Ok(Some(Number { value: parse_integer(buf.get(from..cr).unwrap_or(&[])), end: cr + 2 }))
             }
-            _ if buf.len() - from.min(buf.len()) > limits::INLINE_MAX => Err(too_long),
+            // Redis counts from the line's first byte.
+            _ if buf.len() - (from - 1).min(buf.len()) > limits::INLINE_MAX => Err(too_long),
             _ => {
                 self.searched = found.unwrap_or(buf.len());
                 Ok(None)

@@ -1,0 +1,315 @@
+"""The walk through: what is shown, in which order, and what is said about it.
+
+Each part is a function of the :class:`Tour`. What must hold (no client sees an error, the servers are equal) is checked
+as it goes; a demo that does not keep its word fails.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from redisha.demo import benchmark, files
+from redisha.demo.children import DemoError, install, wait_until
+from redisha.demo.compare import Sync, compare
+from redisha.demo.load import Load
+from redisha.demo.report import Report
+from redisha.demo.servers import RedisServer
+from redisha.demo.sidecars import Sidecar
+from redisha.demo.stage import Stage
+
+PARTS = 6
+"""How many parts it has."""
+
+_LOOK = 0.1
+_SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the demo takes.
+
+    Attributes:
+        load: seconds of writing.
+        away: seconds that the mirror's Redis is away.
+        requests: of each test of the benchmark.
+        people: employees of the prefix route.
+    """
+
+    load: float
+    away: float
+    requests: int
+    people: int
+
+
+FULL = Pace(load=4.0, away=2.0, requests=40_000, people=2_000)
+QUICK = Pace(load=0.6, away=0.3, requests=1_000, people=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The seed's pair: two servers, and at each a sidecar that mirrors to the other."""
+
+    redis_001: RedisServer
+    redis_002: RedisServer
+    sidecar_001: Sidecar
+    sidecar_002: Sidecar
+
+    def wait_in_sync_again(self) -> None:
+        """Wait, while clients go on writing, until the mirror that was away is in sync but for what is on its way."""
+        state = "in_sync"
+        wait_until(
+            lambda: all(each["state"] == state for each in self.sidecar_001.replicas()), "the mirror is back", 30
+        )
+
+    def wait_in_sync(self) -> None:
+        """Wait until both mirrors have everything."""
+        self.sidecar_001.wait_in_sync()
+        self.sidecar_002.wait_in_sync()
+
+
+class Tour:
+    """One walk through.
+
+    Args:
+        stage: where servers and sidecars are started.
+        report: what the reader sees.
+        pace: how long it takes.
+    """
+
+    def __init__(self, stage: Stage, report: Report, pace: Pace) -> None:
+        self._stage = stage
+        self._report = report
+        self._pace = pace
+        self._rows: list[tuple[str, ...]] = []
+
+    def walk(self) -> Pair:
+        """All parts; returns the pair, which is still running.
+
+        Raises:
+            DemoError: something was not as it should be.
+        """
+        pair = self._start()
+        self._one_write(pair)
+        self._both_sides(pair)
+        self._restart(pair)
+        self._prefix_routes()
+        self._benchmark(pair)
+        self._report.heading("The Sync column: both servers compared key by key (type, value, expiry time)")
+        self._report.table(("what was done", "writes", "per second", "errors", "keys", "Sync"), self._rows)
+        return pair
+
+    # --- the parts ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> Pair:
+        report, stage = self._report, self._stage
+        report.part(
+            "Two Redis servers, two sidecars",
+            "Each Redis has a sidecar: it answers from its own Redis and mirrors the writes to the other one.",
+            "The configuration is the article's Envoy file, unchanged but for hosts and ports.",
+        )
+        with report.progress("starting"):
+            one, two = stage.server("redis-001"), stage.server("redis-002")
+            places = {"redis-envoy-001": one.port, "redis-envoy-002": two.port}
+            first = stage.sidecar("sidecar-001", files.PAIR, places)
+            second = stage.sidecar("sidecar-002", files.PAIR, places, other_member=True)
+        report.table(
+            ("", "port", "its Redis", "mirrors to", "admin", "file"),
+            [
+                (each.name, str(each.port), str(mine.port), str(other.port), str(each.admin), str(each.file))
+                for each, mine, other in ((first, one, two), (second, two, one))
+            ],
+        )
+        return Pair(one, two, first, second)
+
+    def _one_write(self, pair: Pair) -> None:
+        report = self._report
+        report.part(
+            "One write, two servers",
+            "A write through one sidecar is on both servers. What the first server decided – here which element SPOP",
+            "takes, and when a key expires – is not decided again at the second: it gets the effect.",
+        )
+        one, two = pair.redis_001.port, pair.redis_002.port
+        with pair.sidecar_001.client(decode_responses=True) as client:
+            typed: Any = client
+            port = pair.sidecar_001.port
+            self._shown(port, "set greeting hello ex 3600", typed.set("greeting", "hello", ex=3600))
+            self._shown(port, "sadd dice 1 2 3 4 5 6", typed.sadd("dice", *range(1, 7)))
+            self._shown(port, "spop dice", typed.spop("dice"))
+        pair.wait_in_sync()
+        for server in (pair.redis_001, pair.redis_002):
+            with server.client() as direct:
+                found: Any = direct
+                self._shown(server.port, "pexpiretime greeting", found.pexpiretime("greeting"))
+                left = b" ".join(sorted(found.smembers("dice"))).decode()
+                self._shown(server.port, "smembers dice", left)
+        report.good(f"the same on both (ports {one} and {two}), to the millisecond")
+
+    def _both_sides(self, pair: Pair) -> None:
+        report = self._report
+        report.part(
+            "Writes through both sides at once",
+            "Clients write through both sidecars, each side to keys of its own. Two sidecars that mirror to each other",
+            "cannot order two writes of one key that come at the same moment; no pair of mirrors can. Keep the writers",
+            "of a key on one side, or send all writes through one sidecar: docs/consistency.md.",
+        )
+        begin = time.monotonic()
+        with (
+            Load(pair.sidecar_001, "left") as left,
+            Load(pair.sidecar_002, "right") as right,
+            report.progress("writing", self._pace.load) as advance,
+        ):
+            self._watch(self._pace.load, advance, lambda: f"{left.written:,} left, {right.written:,} right")
+        seconds = time.monotonic() - begin
+        report.line(f"{left.written:,} writes through sidecar-001, {right.written:,} through sidecar-002")
+        self._settle(pair, "both sides write", left.written + right.written, seconds, left.errors + right.errors)
+
+    def _restart(self, pair: Pair) -> None:
+        report = self._report
+        report.part(
+            "The mirror's Redis is restarted under load",
+            "Clients go on writing through sidecar-001 while redis-002 goes away and comes back. What it misses waits",
+            "in sidecar-001's log, which is bounded (limits.log_bytes, 64 MB). What was in doubt when the connection",
+            "broke is copied from redis-001, never sent twice. sidecar-002, whose Redis this is, says meanwhile that",
+            "it is not ready, so that the common service sends its clients to sidecar-001.",
+        )
+        begin = time.monotonic()
+        with Load(pair.sidecar_001, "restart") as load:
+            wait_until(lambda: load.written > 0 or bool(load.errors), "the first writes are answered")
+            with report.progress("redis-002 is away", self._pace.away) as advance:
+                pair.redis_002.end()
+                before = load.written
+                self._watch(self._pace.away, advance, lambda: f"{pair.sidecar_001.lag():,} effects wait in the log")
+                waiting, missed = pair.sidecar_001.lag(), load.written - before
+                status, text = pair.sidecar_002.readiness()
+            report.command(f"curl 127.0.0.1:{pair.sidecar_002.admin}/ready", f"{status} {text}")
+            with report.progress("redis-002 is back, and gets what it missed"):
+                pair.redis_002.start()
+                pair.wait_in_sync_again()
+                time.sleep(self._pace.away)
+        seconds = time.monotonic() - begin
+        report.line(f"{missed:,} writes were answered while it was away; {waiting:,} effects waited for it in the log")
+        if pair.sidecar_001.lost():
+            report.bad("the log was too small: some effects were dropped (replica … lost_total)")
+        self._settle(pair, "redis-002 restarted meanwhile", load.written, seconds, load.errors)
+
+    def _prefix_routes(self) -> None:
+        report, stage = self._report, self._stage
+        report.part(
+            "Prefix routes",
+            "The article's second file: one master takes the writes, and by the keys' prefix one of two other servers",
+            "gets a copy to read from. Keys without a route are refused.",
+        )
+        with report.progress("starting"):
+            names = ("redis-master", "redis-departments", "redis-employees")
+            master, departments, employees = servers = [stage.server(name) for name in names]
+            places = {server.name: server.port for server in servers}
+            sidecar = stage.sidecar("sidecar-prefix", files.PREFIX, places)
+        report.line(f"configuration: {sidecar.file}")
+        begin = time.monotonic()
+        writes = self._write_staff(sidecar)
+        seconds = time.monotonic() - begin
+        sidecar.wait_in_sync()
+        rows = []
+        for server in servers:
+            with server.client() as client:
+                found: Any = client
+                rows.append((server.name, str(server.port), f"{found.dbsize():,}"))
+        report.table(("server", "port", "keys"), rows)
+        for copy, prefix in ((departments, b"departments"), (employees, b"employees")):
+            sync = compare(master, copy, lambda key, prefix=prefix: key.startswith(prefix))  # type: ignore[misc]
+            self._verdict(f"{prefix.decode()}… on its copy", sync, writes, seconds, [])
+        stage.retire(sidecar, *servers)
+
+    def _write_staff(self, sidecar: Sidecar) -> int:
+        """Departments and employees through the sidecar; returns how many writes that were."""
+        from redis import RedisError
+
+        names = ("Marketing", "Finance", "Human Resources", "Production", "Development", "Sales", "Research")
+        with sidecar.client(decode_responses=True) as client:
+            typed: Any = client
+            for number, name in enumerate(names, 1):
+                typed.hset(f"departments:d{number:03}", mapping={"name": name, "staff": 0})
+            pipe: Any = client.pipeline(transaction=False)
+            for number, department in zip(range(self._pace.people), itertools.cycle(range(1, len(names) + 1))):
+                pipe.hset(f"employees:{10_001 + number}", mapping={"department": f"d{department:03}"})
+                pipe.hincrby(f"departments:d{department:03}", "staff", 1)
+            pipe.execute()
+            self._shown(sidecar.port, "hget departments:d001 staff", typed.hget("departments:d001", "staff"))
+            try:
+                typed.set("offices:1", "x")
+            except RedisError as error:
+                self._shown(sidecar.port, "set offices:1 x", f"(error) {error}")
+            else:
+                raise DemoError("a key without a route was accepted")
+        return len(names) + 2 * self._pace.people
+
+    def _benchmark(self, pair: Pair) -> None:
+        report = self._report
+        report.part(
+            "redis-benchmark, directly and through a sidecar",
+            "50 clients, no pipelining, as in the article; a third Redis with the same settings is measured directly.",
+            "Benchmark, sidecar and both Redis servers share this machine's processors: make bench measures with care.",
+        )
+        if not benchmark.is_there():
+            report.line(f"skipped: there is no redis-benchmark on the PATH; install it with: {install('redis-tools')}")
+            return
+        with report.progress("measuring", 2) as advance:
+            bare = self._stage.server("redis-bare")
+            direct = benchmark.measure(bare.port, self._pace.requests)
+            self._stage.retire(bare)
+            advance(1, "directly: done")
+            begin = time.monotonic()
+            through = benchmark.measure(pair.sidecar_001.port, self._pace.requests)
+            seconds = time.monotonic() - begin
+        rows = []
+        for test in benchmark.TESTS:
+            one, other = direct[test], through[test]
+            share = f"{other.rate / one.rate:.0%}"
+            rows.append((test, *_cells(one), *_cells(other), share))
+        heads = ("", "direct req/s", "p50 ms", "sidecar req/s", "p50 ms", "of direct")
+        report.table(heads, rows)
+        report.line("(the article measured, on another machine: Envoy 43–55 % of direct, Dynomite 68–96 %)", "dim")
+        self._settle(pair, "redis-benchmark", self._pace.requests * 3, seconds, [])
+
+    # --- what the parts have in common --------------------------------------------------------------------------------
+
+    def _shown(self, port: int, command: str, answer: object) -> None:
+        self._report.command(f"redis-cli -p {port} {command}", "OK" if answer is True else str(answer))
+
+    def _watch(self, seconds: float, advance: Callable[..., None], note: Callable[[], str]) -> None:
+        """Let time pass and tell how far it is."""
+        begin = time.monotonic()
+        while (passed := time.monotonic() - begin) < seconds:
+            advance(passed, note())
+            time.sleep(min(_LOOK, seconds - passed))
+
+    def _settle(self, pair: Pair, what: str, writes: int, seconds: float, errors: list[str]) -> None:
+        """Wait until the pair is quiet, and compare its servers."""
+        with self._report.progress("comparing the two servers"):
+            pair.wait_in_sync()
+            sync = compare(pair.redis_001, pair.redis_002)
+        self._verdict(what, sync, writes, seconds, errors)
+
+    def _verdict(self, what: str, sync: Sync, writes: int, seconds: float, errors: list[str]) -> None:
+        """Tell the result, keep it for the table.
+
+        Raises:
+            DemoError: a client saw an error, or the servers differ.
+        """
+        rate = f"{writes / seconds:,.0f}" if seconds else "-"
+        self._rows.append((what, f"{writes:,}", rate, str(len(errors)), f"{sync.keys:,}", sync.percent))
+        text = f"{what}: errors {len(errors)}, keys compared {sync.keys:,}, Sync {sync.percent}"
+        if sync.different:
+            self._report.bad(text)
+            raise DemoError(f"{what}: {sync.different} of {sync.keys} keys differ, for example {sync.example}")
+        if errors:
+            self._report.bad(text)
+            examples = "; ".join(errors[:_SHOWN_ERRORS])
+            raise DemoError(f"{what}: clients got {len(errors)} errors, for example: {examples}")
+        self._report.good(text)
+
+
+def _cells(figure: benchmark.Figure) -> tuple[str, str]:
+    return f"{figure.rate:,.0f}", f"{figure.p50_ms:.3f}"

@@ -1,0 +1,157 @@
+"""``redisha demo``: does what it says, and leaves nothing behind however it ends."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import wait
+
+DEMO = (sys.executable, "-m", "redisha", "demo", "--quick")
+PARTS = 6
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """The folder for temporary files that the demo is given."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    return folder
+
+
+def environment(scratch: Path, **more: str) -> dict[str, str]:
+    return os.environ | {"TMPDIR": str(scratch)} | more
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Files in the folder, and processes that work in it or were started with a file of it."""
+    found = [str(path) for path in scratch.iterdir()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            folder = os.readlink(process / "cwd")
+        except OSError:
+            continue
+        if str(scratch) in command or folder.startswith(str(scratch)):
+            found.append(f"{process.name}: {command}")
+    return found
+
+
+class Terminal:
+    """The demo on a terminal."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.fd, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            DEMO,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(scratch, TERM="xterm"),
+            start_new_session=True,
+            preexec_fn=self._take,
+        )
+        os.close(theirs)
+        self.seen = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @staticmethod
+    def _take() -> None:
+        """Make the terminal the session's, so that its Ctrl-C is a signal."""
+        os.close(os.open(os.ttyname(0), os.O_RDWR))
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self.fd, 65536):
+                self.seen += data
+        except OSError:
+            pass  # the other end is closed
+
+    def type(self, data: bytes) -> None:
+        os.write(self.fd, data)
+
+    def wait_for(self, text: bytes) -> None:
+        def shown() -> bool:
+            assert self.process.poll() is None or text in self.seen, self.seen.decode(errors="replace")[-2_000:]
+            return text in self.seen
+
+        wait.until(shown, f"{text!r} is shown", 40)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(10)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal(scratch: Path) -> Iterator[Terminal]:
+    """The demo, just started on a terminal."""
+    started = Terminal(scratch)
+    yield started
+    started.close()
+
+
+@pytest.mark.slow
+def test_without_a_terminal_it_runs_through_and_ends(scratch: Path) -> None:
+    done = subprocess.run(
+        DEMO,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(scratch),
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for part in range(1, PARTS + 1):
+        assert f"[{part}/{PARTS}]" in done.stdout
+    assert "Sync 100 %" in done.stdout
+    for command in ("SET", "GET", "LPUSH", "LPOP"):
+        assert f"\n  {command} " in done.stdout, "the benchmark's table"
+    assert "departments… on its copy" in done.stdout
+    assert "\x1b" not in done.stdout, "no colours, no live display"
+    assert left_behind(scratch) == []
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_stays_until_ctrl_c(scratch: Path, terminal: Terminal) -> None:
+    terminal.wait_for(b"Ctrl-C ends it.")
+    assert left_behind(scratch), "it is still there to play with"
+    terminal.type(b"\x03")
+    assert terminal.process.wait(20) == 0
+    assert left_behind(scratch) == []
+
+
+def test_ctrl_c_in_the_midst(scratch: Path, terminal: Terminal) -> None:
+    terminal.wait_for(b"[3/6]")
+    terminal.type(b"\x03")
+    assert terminal.process.wait(20) == 128 + signal.SIGINT
+    assert left_behind(scratch) == []
+
+
+def test_killed_it_leaves_no_process(scratch: Path, terminal: Terminal) -> None:
+    """Nobody can clean up after SIGKILL but the kernel; the folder stays."""
+    terminal.wait_for(b"[2/6]")
+    terminal.process.kill()
+    wait.until(lambda: all(path.startswith("/") for path in left_behind(scratch)), "no process is left")
+
+
+def test_without_redis_server_it_says_how_to_install_it(scratch: Path) -> None:
+    done = subprocess.run(
+        DEMO, capture_output=True, text=True, env=environment(scratch, PATH=str(scratch)), timeout=20, check=False
+    )
+    assert done.returncode == 1
+    assert "'redis-server' is not on the PATH" in done.stderr
+    assert "install" in done.stderr
+    assert done.stdout == ""
+    assert left_behind(scratch) == []
