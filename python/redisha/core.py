@@ -157,6 +157,7 @@ class ListenerStats:
     downstream_cx_idle_timeout: int = 0
     downstream_cx_handshake_timeout: int = 0
     downstream_cx_output_overflow: int = 0
+    downstream_cx_memory_overflow: int = 0
     downstream_cx_drain_close: int = 0
     downstream_cx_paused: int = 0
     downstream_rq_total: int = 0
@@ -225,7 +226,9 @@ class ReplicaStats:
     sent_total: int = 0
     lost_total: int = 0
     error_total: int = 0
+    differ_total: int = 0
     resync_keys_total: int = 0
+    repair_keys: int = 0
     restarts_total: int = 0
 
 

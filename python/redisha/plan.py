@@ -35,6 +35,7 @@ class Limits:
     max_clients: int
     max_request: int
     max_output: int
+    memory_bytes: int
     log_bytes: int
     idle_timeout_ms: int
     handshake_timeout_ms: int
@@ -155,6 +156,7 @@ def _limits(limits: ConfigLimits) -> Limits:
         max_clients=limits.max_clients,
         max_request=limits.max_request,
         max_output=limits.max_output,
+        memory_bytes=limits.memory,
         log_bytes=limits.log_bytes,
         idle_timeout_ms=limits.idle_timeout,
         handshake_timeout_ms=limits.handshake_timeout,

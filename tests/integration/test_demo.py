@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from redisha.demo import benchmark, files
+from redisha.demo.compare import Content, Place, judge
 from support import wait
 
 DEMO = (sys.executable, "-m", "redisha", "demo", "--quick")
@@ -155,3 +157,44 @@ def test_without_redis_server_it_says_how_to_install_it(scratch: Path) -> None:
     assert "install" in done.stderr
     assert done.stdout == ""
     assert left_behind(scratch) == []
+
+
+def test_sync_is_100_percent_only_when_all_is_equal() -> None:
+    many: dict[Place, Content] = {(0, b"%d" % number): ("string", b"v", -1) for number in range(100_000)}
+    assert judge(many, dict(many)).percent == "100 %"
+    assert judge({}, {}).percent == "100 %"
+    assert judge(many, many | {(0, b"7"): ("string", b"w", -1)}).percent == "99.99 %"
+    assert judge(many, {place: many[place] for place in list(many)[:50_000]}).percent == "50.00 %"
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, "nothing"),
+        ({(1, b"k"): ("string", b"w", -1)}, "b'w'"),
+        ({(1, b"k"): ("list", [b"v"], -1)}, "list"),
+        ({(1, b"k"): ("string", b"v", 1_795_344_908_259)}, "1795344908259"),
+    ],
+)
+def test_a_difference_is_told(other: dict[Place, Content], said: str) -> None:
+    found = judge({(1, b"k"): ("string", b"v", -1)}, other)
+    assert (found.keys, found.different) == (1, 1)
+    assert "database 1, key b'k'" in found.example
+    assert said in found.example
+
+
+def test_the_benchmark_is_read_by_the_names_of_its_columns() -> None:
+    text = (
+        '"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms"\n'
+        '"SET","20815.99","0.3","0.1","0.311","0.5","0.9"\n"LPUSH","21781.75","0.3","0.1","0.303","0.5","0.9"\n'
+    )
+    assert benchmark.parse(text) == {
+        "SET": benchmark.Figure(20815.99, 0.311),
+        "LPUSH": benchmark.Figure(21781.75, 0.303),
+    }
+
+
+@pytest.mark.parametrize("name", [files.PAIR, files.PREFIX])
+def test_the_files_are_the_published_ones(name: str) -> None:
+    tests = Path(__file__).parent.parent / "support" / "data" / name
+    assert Path(files.__file__).with_name(name).read_text() == tests.read_text()

@@ -106,6 +106,61 @@ def test_keys_that_expire_under_writes(proxy: Sidecar, primary: RedisServer, mir
 
 LIBRARY = "#!lua name=lib\nredis.register_function('put', function(k, a) return redis.call('set', k[1], a[1]) end)"
 
+LATE: list[list[tuple[Arg, ...]]] = [
+    [("PERSIST", "k")],
+    [("EXPIRE", "k", 1000)],
+    [("GETEX", "k", "PX", 1_000_000)],
+    [("GETEX", "k", "PERSIST")],
+    [("INCR", "k"), ("PERSIST", "k")],
+    [("APPEND", "k", "1"), ("EXPIRE", "k", 1000)],
+    [("SET", "k", 7, "KEEPTTL"), ("PERSIST", "k")],
+    [("SET", "k", 7, "XX")],
+    [("RENAME", "k", "other"), ("PERSIST", "other")],
+    [("COPY", "k", "other"), ("PERSIST", "other")],
+    [("MULTI",), ("INCR", "k"), ("PERSIST", "k"), ("EXEC",)],
+    [("EVAL", "return redis.call('persist', KEYS[1])", 1, "k")],
+]
+
+
+@pytest.mark.parametrize("commands", LATE, ids=lambda c: "-".join(str(each[0]) for each in c))
+def test_expired_before_the_mirror_got_it(
+    proxy: Sidecar, primary: RedisServer, mirror: RedisServer, commands: list[tuple[Arg, ...]]
+) -> None:
+    """A key is given a longer life just before its end; the mirror hears of all that after the first life ended."""
+    with proxy.conn() as conn:
+        mirror.pause()
+        try:
+            conn.pipeline(("SET", "k", 1, "PX", 80), *commands)
+            end = primary.cli("TIME")
+            wait.until(lambda: _milliseconds(primary) > end[0] * 1000 + end[1] // 1000 + 100, "the first life is over")
+        finally:
+            mirror.resume()
+    assert assert_equal(primary, mirror) > 0
+
+
+def _milliseconds(server: RedisServer) -> int:
+    seconds, microseconds = server.cli("TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def test_scripts_that_are_not_repeatable_do_not_spread_old_values(
+    proxy: Sidecar, primary: RedisServer, mirror: RedisServer
+) -> None:
+    """What is computed from a key right behind a random script that wrote it is computed from the new value."""
+    script = "return redis.call('sadd', KEYS[1], math.random(1, 1000000))"
+    with proxy.conn() as conn:
+        for number in range(100):
+            conn.pipeline(
+                ("EVAL", script, 1, "a"),
+                ("SUNIONSTORE", "b", "a"),
+                ("SPOP", "a"),
+                ("SDIFFSTORE", "c", "b", "a"),
+                ("COPY", "a", f"copy{number}"),
+                ("RENAME", "b", f"b{number}"),
+            )
+    assert assert_equal(primary, mirror) > 100
+
+
 UNDECIDED: list[tuple[str, list[tuple[Arg, ...]]]] = [
     ("spop", [("SADD", "s", *range(50)), ("SPOP", "s"), ("SPOP", "s", 10), ("SPOP", "s")]),
     ("xadd", [("XADD", "x", "*", "f", 1), ("XADD", "x", "*", "f", 2), ("XADD", "x", "MAXLEN", "~", 1, "*", "f", 3)]),

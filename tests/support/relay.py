@@ -180,6 +180,8 @@ class Relay:
 
     async def _shut(self) -> None:
         self._server.close()
+        self._accepting = False
+        await asyncio.sleep(0.01)  # a connection may have been accepted whose task has not begun
         self._cut()
         for event in self._open.values():
             event.set()

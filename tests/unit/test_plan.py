@@ -36,6 +36,7 @@ def test_the_whole_json() -> None:
             "max_clients": 10000,
             "max_request": 67108864,
             "max_output": 67108864,
+            "memory_bytes": 268435456,
             "log_bytes": 67108864,
             "idle_timeout_ms": 0,
             "handshake_timeout_ms": 10000,

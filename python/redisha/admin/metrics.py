@@ -32,6 +32,7 @@ HELP = {
     "downstream_cx_idle_timeout": "Client connections closed for being idle.",
     "downstream_cx_handshake_timeout": "Client connections closed for not authenticating in time.",
     "downstream_cx_output_overflow": "Client connections closed for not reading their replies.",
+    "downstream_cx_memory_overflow": "Client connections closed because they held most when the memory budget was used up.",
     "downstream_cx_drain_close": "Client connections closed by draining.",
     "downstream_cx_paused": "Times that reading from a client was paused by a bound.",
     "downstream_rq_total": "Commands received from clients.",
@@ -62,7 +63,9 @@ HELP = {
     "sent_total": "Effects sent to the replica.",
     "lost_total": "Effects dropped for the replica because the log was full.",
     "error_total": "Effects that the replica answered with an error.",
+    "differ_total": "Effects to which the replica's reply was not the primary's.",
     "resync_keys_total": "Keys copied to the replica by resync.",
+    "repair_keys": "Keys in doubt on the replica, to be copied.",
     "restarts_total": "Times that the replica's connection was made anew.",
     # logs
     "entries": "Effects in the log.",

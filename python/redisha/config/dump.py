@@ -19,7 +19,7 @@ _PLAIN = re.compile(
 _ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}:[0-9]{1,5}\Z", re.ASCII)
 _QUANTITY = re.compile(r"[0-9]+(?:ms|s|m|h|KB|MB|GB)\Z", re.ASCII)
 
-_SIZES = ("max_request", "max_output", "log_bytes")
+_SIZES = ("max_request", "max_output", "memory", "log_bytes")
 
 
 def to_yaml(config: Config, source: str = "", warnings: Iterable[Problem] = ()) -> str:

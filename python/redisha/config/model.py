@@ -206,6 +206,8 @@ class Limits(Section):
     """One command, with all its arguments."""
     max_output: Bytes = 64 * 1024**2
     """Replies that a client did not read yet; past it the client is closed."""
+    memory: Bytes = 256 * 1024**2
+    """All of it together; past it the client that holds most is closed."""
     log_bytes: Bytes = 64 * 1024**2
     """Writes that a mirror did not acknowledge yet, per Redis server that has mirrors."""
     idle_timeout: Milliseconds = 0

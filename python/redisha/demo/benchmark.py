@@ -4,12 +4,17 @@ import csv
 import io
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from redisha.demo.children import DemoError
 
 TESTS = ("SET", "GET", "LPUSH", "LPOP")
 """What is measured, in the order of the table."""
+
+WRITES = frozenset({"SET", "LPUSH", "LPOP"})
+"""Those that write."""
 
 _TIMEOUT = 120.0
 
@@ -22,12 +27,21 @@ class Figure:
     p50_ms: float
 
 
+Figures: TypeAlias = dict[str, Figure]
+"""By test."""
+
+
+def best(rounds: Sequence[Figures], test: str) -> Figure:
+    """The best of several rounds: what is in the way only makes it slower."""
+    return max((each[test] for each in rounds), key=lambda figure: figure.rate)
+
+
 def is_there() -> bool:
     """Whether ``redis-benchmark`` is installed."""
     return shutil.which("redis-benchmark") is not None
 
 
-def measure(port: int, requests: int) -> dict[str, Figure]:
+def measure(port: int, requests: int) -> Figures:
     """The figure of each test of :data:`TESTS`, with 50 clients, no pipelining and values of 3 bytes.
 
     Raises:
@@ -46,7 +60,7 @@ def measure(port: int, requests: int) -> dict[str, Figure]:
     return found
 
 
-def parse(text: str) -> dict[str, Figure]:
+def parse(text: str) -> Figures:
     """What ``redis-benchmark --csv`` printed: ``"test","rps",…,"p50_latency_ms",…``, one line per test."""
     rows = csv.DictReader(io.StringIO(text))
     return {

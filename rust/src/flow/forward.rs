@@ -9,7 +9,7 @@ use super::call::{Call, ClientCall, Convert, NO_ENTRY, SyncCall, UNKNOWN};
 use super::effect::{self, Rule};
 use super::ingress::{Incoming, Step};
 use super::keys::ANY;
-use super::log::{Entry, Kind, State};
+use super::log::{Entry, Kind, State, UNCHECKED};
 use super::session::Wait;
 use super::store::{ADOPT, Piece};
 use super::upstream::{Entered, Phase, Role};
@@ -145,6 +145,7 @@ impl Engine {
             replies: 1,
             state: State::Pending,
             kind,
+            digest: UNCHECKED,
             selects: false,
             at_ms: self.now.ms,
         });
@@ -271,6 +272,7 @@ impl Engine {
             replies: 1,
             state: State::Pending,
             kind: Kind::Sync,
+            digest: UNCHECKED,
             selects: false,
             at_ms: self.now.ms,
         };

@@ -93,6 +93,7 @@ impl Engine {
                 Vec::with_capacity(if missing > ADOPT { rest.len() + missing } else { rest.len() });
             session.input.extend_from_slice(rest);
             session.consumed = 0;
+            self.weigh(id);
         }
     }
 
@@ -158,6 +159,13 @@ impl Engine {
         }
         input.reserve_exact(session.missing().saturating_sub(input.capacity() - input.len()));
         session.input = input;
+        self.weigh(id);
+    }
+
+    fn weigh(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) {
+            Self::weigh_session(session, &mut self.heavy);
+        }
     }
 
     /// The client will send no more.

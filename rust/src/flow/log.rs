@@ -47,10 +47,29 @@ pub struct Entry {
     pub state: State,
     /// Its kind.
     pub kind: Kind,
+    /// What the primary's reply looked like ([`digest`]), to notice a replica on which the effect did something else.
+    pub digest: u32,
     /// It holds a SELECT: the connection's database is another one afterwards.
     pub selects: bool,
     /// When it was appended, in milliseconds of the worker's clock.
     pub at_ms: u64,
+}
+
+/// The digest of a reply that is not compared.
+pub const UNCHECKED: u32 = 0;
+/// Longest reply that is compared.
+const DIGEST_MAX: usize = 128;
+
+/// A few bits of a reply: the same on every server that was in the same state. [`UNCHECKED`] where it need not be the
+/// same (the two versions of RESP) or tells nothing (a status).
+#[inline]
+pub fn digest(reply: &[u8], resp: u8) -> u32 {
+    match reply.first() {
+        Some(b':') => {}
+        Some(b'$' | b'*') if resp == 2 && reply.len() <= DIGEST_MAX => {}
+        _ => return UNCHECKED,
+    }
+    reply.iter().fold(0x811c_9dc5, |hash: u32, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) | 1
 }
 
 /// The run of entries that some replica still needs.
@@ -94,6 +113,14 @@ impl Log {
     /// The bytes of an entry.
     pub fn bytes(&self, entry: &Entry) -> &[u8] {
         self.store.get(entry.piece)
+    }
+
+    /// The effect at `position` will get a reply with this digest from a replica in the primary's state.
+    #[inline]
+    pub fn expect(&mut self, position: u64, digest: u32) {
+        if let Some(entry) = self.entries.get_mut(position.wrapping_sub(self.first) as usize) {
+            entry.digest = digest;
+        }
     }
 
     /// Decide the oldest pending entry. `effect`: other bytes than the command's, with the replies they give.
@@ -189,6 +216,7 @@ mod tests {
         replies: 1,
         state: State::Pending,
         kind: Kind::Write,
+        digest: UNCHECKED,
         selects: false,
         at_ms: 0,
     };

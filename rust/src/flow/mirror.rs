@@ -8,7 +8,7 @@
 use super::Engine;
 use super::call::Call;
 use super::keys::keys_of;
-use super::log::{Entry, Kind, State};
+use super::log::{Entry, Kind, State, UNCHECKED, digest};
 use super::replica::{Key, Replica, WINDOW};
 use super::sequencer::Sequencer;
 use super::upstream::{Entered, Upstream};
@@ -192,8 +192,11 @@ impl Engine {
         replica.acked = next.unwrap_or(replica.next);
         replica.stats.count.acked_total.inc();
         let entry = log.get(position).copied();
+        let differs = entry
+            .is_some_and(|e| e.kind == Kind::Write && e.digest != UNCHECKED && e.digest != digest(reply, 2));
+        replica.stats.count.differ_total.add(u64::from(differs && !failed));
         if let Some(entry) = entry
-            && (failed || entry.kind == Kind::Sync)
+            && (failed || differs || entry.kind == Kind::Sync)
         {
             settle_copy(replica, &entry, log.bytes(&entry), position, failed, self.now.ms);
             if failed {
@@ -207,7 +210,7 @@ impl Engine {
     }
 }
 
-/// After the reply to a copy, or an error reply to any effect.
+/// After the reply to a copy, or a reply to any effect that is an error or not the primary's.
 fn settle_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64, failed: bool, now_ms: u64) {
     if failed {
         replica.stats.count.error_total.inc();

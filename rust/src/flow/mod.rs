@@ -57,6 +57,9 @@ pub use outgoing::SLICES;
 pub use session::Ending;
 pub use ticket::{SessionId, UNSETTLED};
 
+/// A session that holds as much is watched.
+const HEAVY: usize = 256 * 1024;
+
 /// The time, as the worker read it at the top of its turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
@@ -174,6 +177,8 @@ pub struct Engine {
     dirty_upstreams: Vec<usize>,
     dirty_sequencers: Vec<usize>,
     runnable: Vec<SessionId>,
+    /// Sessions that hold much memory.
+    heavy: Vec<SessionId>,
     /// Scanner of commands that begin and end in one read.
     scanner: RequestScanner,
     /// Room for a rewritten command or an effect.
@@ -205,6 +210,7 @@ impl Engine {
             dirty_upstreams: Vec::new(),
             dirty_sequencers: Vec::new(),
             runnable: Vec::new(),
+            heavy: Vec::new(),
             scanner: RequestScanner::default(),
             scratch: Vec::new(),
             adoption: None,
@@ -310,6 +316,15 @@ impl Engine {
     fn mark_session(session: &mut Session, list: &mut Vec<SessionId>) {
         if !session.dirty {
             session.dirty = true;
+            list.push(session.id);
+        }
+    }
+
+    /// Put a session on the list of those that hold much memory, if it does.
+    #[inline]
+    fn weigh_session(session: &mut Session, list: &mut Vec<SessionId>) {
+        if !session.heavy && session.held() >= HEAVY {
+            session.heavy = true;
             list.push(session.id);
         }
     }

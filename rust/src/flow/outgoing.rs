@@ -75,6 +75,11 @@ impl Outgoing {
         self.waiting
     }
 
+    /// Bytes of its own store, in whole chunks.
+    pub fn held(&self) -> usize {
+        self.own.held()
+    }
+
     /// The position in the stream of the next byte to be queued.
     pub fn queued(&self) -> u64 {
         self.queued

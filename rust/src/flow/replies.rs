@@ -5,7 +5,7 @@ use crate::resp::{Reply, RequestScanner, encode};
 use super::call::{Call, ClientCall, Convert, NO_ENTRY, TransactionCall, command_of};
 use super::effect::{self, Effect, Rule};
 use super::keys::ANY;
-use super::log::{Kind, State};
+use super::log::{Kind, State, UNCHECKED, digest};
 use super::session::{Ending, Wait};
 use super::ticket::Ticket;
 use super::transaction::{EXEC, MULTI};
@@ -278,7 +278,8 @@ impl Engine {
     /// A client that does not read its replies is closed; nobody else waits for it.
     fn check_output(&mut self, id: SessionId) {
         let max = self.limits.max_output;
-        let Some(session) = self.session(id) else { return };
+        let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
+        Self::weigh_session(session, &mut self.heavy);
         if session.unread() <= max || session.ending == Ending::Broken {
             return;
         }
@@ -297,12 +298,13 @@ impl Engine {
         if call.entry == NO_ENTRY {
             return;
         }
-        let primary = self.upstreams[key].endpoint;
+        let (primary, resp) = (self.upstreams[key].endpoint, self.upstreams[key].resp());
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
         let mut doubts = None;
         if call.rule == Rule::Same {
             let state = if reply.is_error() { State::Nothing } else { State::Committed };
             sequencer.log.decide(call.entry, state, None);
+            sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
         } else if let (Some(entry), Some(command)) =
             (sequencer.log.get(call.entry).copied(), command_of(call.command))
         {
@@ -312,8 +314,16 @@ impl Engine {
             scanner.scan(sent, ANY);
             match effect::commit(call.rule, command, &scanner.request(sent), reply, &mut self.scratch) {
                 Effect::Nothing => sequencer.log.decide(call.entry, State::Nothing, None),
-                Effect::Same => sequencer.log.decide(call.entry, State::Committed, None),
-                Effect::Bytes => sequencer.log.decide(call.entry, State::Committed, Some((&self.scratch, 1))),
+                Effect::Same => {
+                    sequencer.log.decide(call.entry, State::Committed, None);
+                    sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
+                }
+                Effect::Bytes => {
+                    sequencer.log.decide(call.entry, State::Committed, Some((&self.scratch, 1)));
+                    sequencer
+                        .log
+                        .expect(call.entry, call.rule.expected(reply).map_or(UNCHECKED, |r| digest(r, 2)));
+                }
                 Effect::Sync => {
                     doubts = Some((super::keys::keys_of(sent, entry.db), entry.replicas));
                     sequencer.log.decide(call.entry, State::Nothing, None);
@@ -330,7 +340,7 @@ impl Engine {
 
     /// Decide the entry of a transaction: each element of EXEC's reply gives its effect, wrapped again.
     fn commit_transaction(&mut self, key: usize, call: &TransactionCall, reply: Reply<'_>) {
-        let primary = self.upstreams[key].endpoint;
+        let (primary, resp) = (self.upstreams[key].endpoint, self.upstreams[key].resp());
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
         let Some(entry) = sequencer.log.get(call.entry).copied() else { return };
         if reply.is_error() || reply.is_nil() {
@@ -379,7 +389,10 @@ impl Engine {
         effects.extend_from_slice(EXEC);
         match (count, unchanged) {
             (0, _) => sequencer.log.decide(call.entry, State::Nothing, None),
-            (_, true) => sequencer.log.decide(call.entry, State::Committed, None),
+            (_, true) => {
+                sequencer.log.decide(call.entry, State::Committed, None);
+                sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
+            }
             _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, replies))),
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);

@@ -103,6 +103,8 @@ pub struct Session {
     pub runnable: bool,
     /// The client will send no more; what it has sent is still answered.
     pub half_closed: bool,
+    /// It is on the list of sessions that hold much memory.
+    pub heavy: bool,
     /// It stopped at a bound, until replies come or the client reads.
     pub paused: bool,
     /// Bytes received and not consumed; the next command begins at `consumed`.
@@ -144,6 +146,7 @@ impl Session {
             runnable: false,
             paused: false,
             half_closed: false,
+            heavy: false,
             input: Vec::new(),
             consumed: 0,
             output: Vec::new(),
@@ -176,6 +179,13 @@ impl Session {
     #[inline]
     pub fn is_paused(&self) -> bool {
         self.in_flight() >= u64::from(self.window) || self.unread() > OUTPUT_PAUSE
+    }
+
+    /// Bytes it holds: input, output, a transaction being queued.
+    pub fn held(&self) -> usize {
+        let queued =
+            self.extra.as_ref().and_then(|e| e.transaction.as_ref()).map_or(0, |t| t.bytes.capacity());
+        self.input.capacity() + self.output.capacity() + queued
     }
 
     /// Whether a paused session may go on: well below the bounds, so that it does not stop again at once.

@@ -10,7 +10,7 @@ use super::effect::{self, Rule};
 use super::forward::copies_behind;
 use super::ingress::Step;
 use super::keys::ANY;
-use super::log::{Entry, Kind, State};
+use super::log::{Entry, Kind, State, UNCHECKED};
 use super::session::{Queued, Wait};
 use super::store::Piece;
 
@@ -113,6 +113,7 @@ impl Engine {
         queued.selects |= command.is_some_and(|c| c.name == "select");
         queued.bytes.extend_from_slice(frame.as_deref().unwrap_or(request.frame));
         queued.items.push((command, queued.bytes.len()));
+        Self::weigh_session(&mut self.sessions[slot], &mut self.heavy);
         self.answer_now(slot, |out| encode::status(out, "QUEUED"))
     }
 
@@ -221,6 +222,7 @@ impl Engine {
                     replies: queued.items.len() as u32 + 2,
                     state: State::Pending,
                     kind: Kind::Write,
+                    digest: UNCHECKED,
                     selects: queued.selects,
                     at_ms: self.now.ms,
                 };

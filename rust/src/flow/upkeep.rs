@@ -42,6 +42,7 @@ impl Engine {
                 self.tick_endpoint(key);
             }
         }
+        self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;
             self.sweep_sessions();
@@ -207,11 +208,41 @@ impl Engine {
         }
     }
 
+    /// When more is held than the budget allows, the sessions that hold most are closed.
+    fn keep_budget(&mut self) {
+        let logs: usize =
+            self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
+        let queues: usize = self.upstreams.iter().map(|(_, u)| u.out.held() + u.partial.capacity()).sum();
+        let mut total = logs + queues;
+        let mut weights = Vec::with_capacity(self.heavy.len());
+        let sessions = &mut self.sessions;
+        self.heavy.retain(|id| {
+            let Some(session) = sessions.get_mut(id.slot as usize).filter(|s| s.id == *id) else {
+                return false;
+            };
+            session.heavy = session.held() >= super::HEAVY;
+            total += session.held();
+            weights.push((session.held(), *id));
+            session.heavy
+        });
+        self.registry.worker.memory_bytes.set(total as u64);
+        weights.sort_unstable_by_key(|(held, _)| *held);
+        while total > self.limits.memory_bytes
+            && let Some((held, id)) = weights.pop()
+        {
+            total -= held;
+            let slot = id.slot as usize;
+            if let Some(listener) = self.sessions.get(slot).and_then(|s| self.listeners.get(s.listener)) {
+                listener.stats.count.downstream_cx_memory_overflow.inc();
+            }
+            self.close_session(slot);
+        }
+    }
+
     /// Close sessions that outstayed a timeout, give back memory of those that rest.
     fn sweep_sessions(&mut self) {
         let (idle, handshake) = (self.limits.idle_timeout_ms, self.limits.handshake_timeout_ms);
         let mut late = Vec::new();
-        let mut bytes = 0;
         for (slot, session) in &mut self.sessions {
             let resting = self.now.ms.saturating_sub(session.active_ms);
             if !session.authenticated
@@ -225,7 +256,6 @@ impl Engine {
             if resting > 1_000 && session.output.is_empty() {
                 session.output = Vec::new();
             }
-            bytes += session.input.capacity() + session.output.capacity();
         }
         for (slot, by_handshake) in late {
             let Some(listener) = self.listeners.get(self.sessions[slot].listener) else { continue };
@@ -238,9 +268,6 @@ impl Engine {
             .inc();
             self.close_session(slot);
         }
-        let logs: usize =
-            self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
-        self.registry.worker.memory_bytes.set((bytes + logs) as u64);
         self.sessions.shrink_to_fit();
     }
 

@@ -31,6 +31,8 @@ pub struct Limits {
     pub max_request: usize,
     /// Most bytes that wait for one client to read them; past it the client is closed.
     pub max_output: usize,
+    /// Most bytes held for all of them together: requests not complete, replies not read, logs.
+    pub memory_bytes: usize,
     /// Most bytes of effects kept for replicas, per sequencer.
     pub log_bytes: usize,
     /// A session with nothing in flight for so long is closed; 0: never.

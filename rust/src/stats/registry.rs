@@ -45,6 +45,8 @@ counters! {
         downstream_cx_handshake_timeout,
         /// Sessions closed because they did not read their replies.
         downstream_cx_output_overflow,
+        /// Sessions closed because they held most when the memory budget was used up.
+        downstream_cx_memory_overflow,
         /// Sessions closed by a drain.
         downstream_cx_drain_close,
         /// Times a session was not read from because of a bound.
@@ -109,6 +111,8 @@ counters! {
         lost_total,
         /// Error replies to effects.
         error_total,
+        /// Replies to effects that were not the primary's.
+        differ_total,
         /// Keys in doubt, to be copied.
         repair_keys,
         /// Keys copied to heal it.

@@ -77,6 +77,11 @@ fn check_effect(effect: &Sent, cause: &Sent) {
     assert!(command.is_write(), "{}", shown());
     let named = cause.keys();
     assert!(effect.keys().iter().all(|key| named.contains(key)), "{}", shown());
+    // `RESTORE … FREQ` lacks a value, so Redis refuses it, and what is appended (`ABSTTL`) would be taken for one.
+    let last = cause.request().arg(cause.request().len() - 1).to_ascii_uppercase();
+    if matches!(last.as_slice(), b"FREQ" | b"IDLETIME") {
+        return;
+    }
     let mut out = Vec::new();
     let again = prepare(command, &effect.request(), NOW + 5_000, &mut out);
     assert!(!again.rewritten && out.is_empty(), "it depends on the time: {}", shown());

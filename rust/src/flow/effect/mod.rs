@@ -64,6 +64,16 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// What a server in the primary's state answers to the effect, where that is known although the effect is another
+    /// command than the one that got `reply`.
+    pub fn expected(self, reply: Reply<'_>) -> Option<&[u8]> {
+        match self {
+            Self::Replace | Self::Expire if reply.integer().is_some() => Some(reply.bytes()),
+            Self::Delete | Self::GetEx => Some(b":1\r\n"),
+            _ => None,
+        }
+    }
+
     /// Whether `commit` needs all of the reply. If not, its first line is enough, so that a long reply may be streamed.
     #[inline]
     pub fn wants_whole_reply(self) -> bool {

@@ -25,6 +25,9 @@ pub(super) fn pop(sent: &Request<'_>, reply: Reply<'_>, out: &mut Vec<u8>) -> Ef
     if members == 0 {
         return Effect::Nothing;
     }
+    if one.is_none() && reply.elements().filter_map(Reply::text).count() != members {
+        return Effect::Sync; // not what Redis answers: fewer members than announced would leave half a command
+    }
     encode::array(out, members + 2);
     encode::bulk(out, b"SREM");
     encode::bulk(out, sent.arg(1));
@@ -68,6 +71,7 @@ mod tests {
             ("SPOP k 2", "*2\r\n$1\r\nm\r\n$1\r\nn\r\n", "SREM k m n"),
             ("SPOP k 2", "~1\r\n$1\r\nm\r\n", "SREM k m"),
             ("SPOP k 2", "*0\r\n", "nothing"),
+            ("SPOP k 2", "*2\r\n:1\r\n$1\r\nn\r\n", "sync"),
             ("SPOP k", "-WRONGTYPE\r\n", "nothing"),
             ("INCRBYFLOAT k 0.1", "$3\r\n0.3\r\n", "SET k 0.3 KEEPTTL"),
             ("HINCRBYFLOAT k f 0.1", "$3\r\n0.3\r\n", "HSET k f 0.3"),

@@ -1,0 +1,87 @@
+//! A seeded simulation of the engine with everything around it: clients, a primary, mirrors, the network, time.
+//!
+//! ```text
+//! clients ══pipes══▶ World::turn (the worker's loop) ─▶ Engine ─▶ ══pipes══▶ shadow Redis (primary, mirrors)
+//!    │                                                                            │
+//!    └──────────── each answer is compared with what the primary answered ◀───────┘
+//! ```
+//!
+//! Trouble happens at random: bytes come in pieces and late, connections are cut with bytes on their way, servers pause,
+//! restart, fill up, clients vanish or do not read. Then all is quiet, and everything must add up, see `run.rs`.
+//!
+//! `SEEDS=n` runs more seeds, `SEED=n` one, with its trace. A run depends on its seed alone.
+
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/commands.rs"]
+mod commands;
+#[path = "simulation/data.rs"]
+mod data;
+#[path = "simulation/pipe.rs"]
+mod pipe;
+#[path = "simulation/plans.rs"]
+mod plans;
+#[path = "simulation/redis.rs"]
+mod redis;
+#[path = "simulation/rng.rs"]
+mod rng;
+#[path = "simulation/run.rs"]
+mod run;
+#[path = "simulation/script.rs"]
+mod script;
+#[path = "simulation/tag.rs"]
+mod tag;
+#[path = "simulation/value.rs"]
+mod value;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use run::{Outcome, live, usual};
+use world::{Options, World};
+
+fn environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Live through the seeds; the first that fails is lived through again, with a trace.
+fn explore(name: &str, count: u64, options: impl Fn(u64) -> Options) -> Outcome {
+    let one = environment("SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..environment("SEEDS").unwrap_or(count),
+    };
+    let mut total = Outcome::default();
+    for seed in seeds {
+        let result = catch_unwind(AssertUnwindSafe(|| live(&mut World::new(seed, options(seed), false))));
+        match result {
+            Ok(outcome) if one.is_none() => {
+                total.answered += outcome.answered;
+                total.ran += outcome.ran;
+                total.lost += outcome.lost;
+                total.cuts += outcome.cuts;
+                total.copies += outcome.copies;
+            }
+            _ => {
+                let mut world = World::new(seed, options(seed), true);
+                let again = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
+                for line in world.trace.iter().flatten() {
+                    eprintln!("{line}");
+                }
+                eprintln!("{:?}", options(seed));
+                assert!(again.is_ok(), "SEED={seed} cargo test --test simulation {name}");
+            }
+        }
+    }
+    eprintln!("{name}: {total:?}");
+    total
+}
+
+#[test]
+fn everything_adds_up() {
+    let total = explore("everything_adds_up", 200, usual);
+    if environment("SEED").is_none() {
+        assert!(total.answered > 0 && total.ran > 0 && total.cuts > 0 && total.copies > 0, "{total:?}");
+    }
+}
