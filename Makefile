@@ -49,7 +49,7 @@ $(BYTECODE_STAMP): $(CORE_STAMP) $(PYTHON_SOURCES)
 	touch $@
 
 .PHONY: demo
-demo: build ## See it work: two Redis servers, a sidecar, one of them killed and refilled
+demo: build ## See it work: two Redis servers, two sidecars, one Redis restarted under load
 	$(BIN)/redisha demo
 
 .PHONY: test

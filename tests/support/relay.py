@@ -79,6 +79,7 @@ class Relay:
         self._trap: _Trap | None = None
         self._open = {direction: asyncio.Event() for direction in Direction}
         self._accepting = True
+        self._stopping = False
         self._accepted = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"relay-{self.port}", daemon=True)
@@ -176,44 +177,53 @@ class Relay:
             link.reset()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._listener.setblocking(False)
+        self._acceptor = self._loop.create_task(self._accept())
+
+    async def _accept(self) -> None:
+        """Accept until :meth:`stop`, which connects once more to be noticed.
+
+        asyncio's own server would lose a connection that comes while it is closed.
+        """
+        with self._listener:
+            while True:
+                sock, _ = await self._loop.sock_accept(self._listener)
+                if self._stopping:
+                    sock.close()
+                    return
+                self._accepted += 1
+                task = self._loop.create_task(self._serve(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     async def _shut(self) -> None:
-        self._server.close()
+        self._stopping = True
+        socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        await self._acceptor
         self._accepting = False
-        await asyncio.sleep(0.01)  # a connection may have been accepted whose task has not begun
         self._cut()
         for event in self._open.values():
             event.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._accepted += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, sock: socket.socket) -> None:
+        """Relay one connection until both directions have ended."""
+        reader, writer = await asyncio.open_connection(sock=sock)
         try:
             if not self._accepting:
-                await _Link(writer, writer).end()
-                return
-            try:
-                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            except OSError:
-                await _Link(writer, writer).end()
-                return
-            link = _Link(writer, up_writer)
-            self._links.add(link)
-            try:
-                await asyncio.gather(
-                    self._pump(link, reader, Direction.UP), self._pump(link, up_reader, Direction.DOWN)
-                )
-            finally:
-                self._links.discard(link)
-                if link.left and self._trap is not None:
-                    self._trap.caught = False  # it ended by itself: the next one will do
-                await link.end()
-        finally:
-            self._tasks.discard(task)
+                raise ConnectionRefusedError
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            await _Link(writer, writer).end()
+            return
+        link = _Link(writer, up_writer)
+        self._links.add(link)
+        await asyncio.gather(self._pump(link, reader, Direction.UP), self._pump(link, up_reader, Direction.DOWN))
+        self._links.discard(link)
+        if link.left and self._trap is not None:
+            self._trap.caught = False  # it ended by itself: the next one will do
+        await link.end()
 
     async def _pump(self, link: _Link, reader: asyncio.StreamReader, direction: Direction) -> None:
         """Relay one direction until it ends; the end is passed on."""

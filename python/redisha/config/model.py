@@ -202,7 +202,7 @@ class Limits(Section):
     """The bounds of the process. Each has a counter for what it refused."""
 
     max_clients: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    max_request: Bytes = 64 * 1024**2
+    max_request: Annotated[Bytes, Field(le=1024**3)] = 64 * 1024**2
     """One command, with all its arguments."""
     max_output: Bytes = 64 * 1024**2
     """Replies that a client did not read yet; past it the client is closed."""

@@ -94,7 +94,7 @@ class Sidecar:
             DemoError: they have not in time.
         """
         wait_until(
-            lambda: all(each["state"] == "in_sync" and not each["lag"] for each in self.replicas()),
+            lambda: all(each["state"] in ("in_sync", "unproven") and not each["lag"] for each in self.replicas()),
             f"the mirrors of {self.name} are in sync",
             timeout,
         )

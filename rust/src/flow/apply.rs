@@ -166,6 +166,7 @@ impl Engine {
             repair: Repair::default(),
             run_id: None,
             state: "connecting",
+            unproven: false,
             told_lost: false,
             stats,
         };
@@ -177,7 +178,7 @@ impl Engine {
         Some(bit)
     }
 
-    /// Remove the replicas that no route wants any more, and the sequencers that have none left.
+    /// Remove the replicas that no route wants any more. A sequencer without any stays until nothing refers to its log.
     fn remove_replicas(&mut self, wanted: &[(usize, u32)]) {
         let mut gone = Vec::new();
         for (key, endpoint) in &mut self.endpoints {
@@ -191,9 +192,6 @@ impl Engine {
                 {
                     gone.push(replica.upstream);
                 }
-            }
-            if sequencer.replicas().next().is_none() {
-                endpoint.sequencer = None;
             }
         }
         for upstream in gone {

@@ -25,6 +25,10 @@ pub enum Call {
         db: u16,
         /// Who asked for it, if a client did.
         ticket: Option<Ticket>,
+        /// When it was queued, microseconds.
+        started_us: u64,
+        /// Where it begins in the connection's stream.
+        offset: u64,
     },
     /// Context that was injected (`SELECT`, `HELLO`); its reply is swallowed.
     Context,
@@ -59,6 +63,8 @@ pub struct ClientCall {
     pub started_us: u64,
     /// Where it begins in the connection's stream.
     pub offset: u64,
+    /// Where it ends there.
+    pub end: u64,
     /// Its entry in the log, or [`NO_ENTRY`].
     pub entry: u64,
     /// The command's id, or [`UNKNOWN`].
@@ -84,6 +90,8 @@ pub struct TransactionCall {
     pub items: Vec<TransactionItem>,
     /// Replies that have come: `MULTI`, one per command, `EXEC`.
     pub replies: usize,
+    /// MULTI itself was refused.
+    pub refused: bool,
     /// The commands' bytes, for those that write.
     pub bytes: Vec<u8>,
     /// The database it begins in.
@@ -130,6 +138,21 @@ impl Call {
         }
     }
 
+    /// The reply is too large to be held: its effect will be a copy of its keys.
+    pub fn give_up_effect(&mut self) {
+        if let Self::Client(call) = self {
+            call.rule = Rule::SyncChanged;
+        }
+    }
+
+    /// Whether a reply cannot be to this call, since not all of it was written.
+    pub fn is_unsent(&self, written: u64) -> bool {
+        match self {
+            Self::Client(call) => call.end > written,
+            other => other.offset().is_some_and(|offset| offset >= written),
+        }
+    }
+
     /// The ticket that the reply settles, if it still does.
     pub fn ticket(&self) -> Option<&Ticket> {
         match self {
@@ -155,6 +178,7 @@ impl Call {
         match self {
             Self::Client(call) => Some(call.offset),
             Self::Transaction(call) => Some(call.offset),
+            Self::Select { offset, .. } => Some(*offset),
             _ => None,
         }
     }
@@ -164,6 +188,7 @@ impl Call {
         match self {
             Self::Client(call) => Some(call.started_us),
             Self::Transaction(call) => Some(call.started_us),
+            Self::Select { started_us, .. } => Some(*started_us),
             _ => None,
         }
     }

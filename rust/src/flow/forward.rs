@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::{Command, Flags, KeysResult, Treatment, keys, needs_private};
+use crate::command::{Command, Flags, KeysResult, Treatment, keys, needs_private, other_db};
 use crate::resp::{Request, RequestScanner, encode};
 
 use super::call::{Call, ClientCall, Convert, NO_ENTRY, SyncCall, UNKNOWN};
@@ -14,6 +14,9 @@ use super::session::Wait;
 use super::store::{ADOPT, Piece};
 use super::upstream::{Entered, Phase, Role};
 use super::{Engine, Target};
+
+/// Most keys of one command that are copied directly behind it.
+const COPIES_AT_ONCE: usize = 64;
 
 /// A key of a command and where it goes.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +81,9 @@ impl Engine {
             Ok(key) => key,
             Err(step) => return step,
         };
+        if let Some(text) = self.too_large_for_server(key, &request) {
+            return self.refuse(slot, &text);
+        }
         let Some(frame) = Self::stripped(&request, &place) else {
             return self.send(slot, command, incoming, &place, key, simple);
         };
@@ -85,6 +91,13 @@ impl Engine {
         scanner.scan(&frame, ANY);
         let incoming = Incoming { request: scanner.request(&frame), owner: None };
         self.send(slot, command, &incoming, &place, key, simple)
+    }
+
+    /// The server would close the connection that all share: its own limit is lower than ours.
+    fn too_large_for_server(&self, key: usize, request: &Request<'_>) -> Option<String> {
+        let max = self.upstreams[key].identity.as_ref()?.max_bulk;
+        let over = request.frame.len() as u64 > max && request.args_from(0).any(|arg| arg.len() as u64 > max);
+        over.then(|| format!("ERR an argument is larger than the server's proto-max-bulk-len ({max} bytes)"))
     }
 
     /// The command with its prefixes cut off; `None` when nothing is cut off.
@@ -153,6 +166,7 @@ impl Engine {
             ticket: Some(session.issue()),
             started_us: self.now.us,
             offset: upstream.out.queued(),
+            end: 0,
             entry: NO_ENTRY,
             command: command.map_or(UNKNOWN, |c| c.id),
             rule,
@@ -221,6 +235,7 @@ impl Engine {
                 place(Room::Own(&mut upstream.out));
             }
         }
+        call.end = upstream.out.queued();
         upstream.expect(Call::Client(call), self.now.ms);
         let count = &endpoint.stats.count;
         count.upstream_rq_total.inc();
@@ -242,15 +257,37 @@ impl Engine {
             if let Some(command) = command {
                 keys(command, request, &mut indices);
             }
-            for &i in &indices {
-                self.copy_key(place.endpoint, db, request.arg(i as usize), place.writes);
+            let names = indices.iter().map(|&i| (request.arg(i as usize), place.writes));
+            return self.copy_keys(place.endpoint, db, names.collect());
+        }
+        let names = place.keys.iter().map(|k| (request.arg(k.index as usize), k.replicas));
+        self.copy_keys(place.endpoint, db, names.collect());
+        // `COPY a b DB n`, where a and b have different mirrors.
+        let other = command.and_then(|c| other_db(c, request)).and_then(|n| u16::try_from(n).ok());
+        for (other, key) in other.into_iter().flat_map(|other| place.keys.iter().map(move |k| (other, k))) {
+            self.doubt_now(place.endpoint, other, request.arg(key.index as usize), key.replicas);
+        }
+    }
+
+    /// Copy each key once. What is more than a few is copied a little later, as if it had been in doubt: others wait
+    /// behind these copies.
+    pub(super) fn copy_keys(&mut self, primary: usize, db: u16, mut keys: Vec<(&[u8], u32)>) {
+        keys.sort_unstable();
+        keys.dedup_by_key(|(name, _)| *name);
+        let rest = keys.split_off(keys.len().min(COPIES_AT_ONCE));
+        for (name, replicas) in keys {
+            if self.copy_key(primary, db, name, replicas).is_none() {
+                self.doubt_now(primary, db, name, replicas);
             }
-            return;
         }
-        for key in &place.keys {
-            let name = request.arg(key.index as usize);
-            self.copy_key(place.endpoint, db, name, key.replicas);
+        for (name, replicas) in rest {
+            self.doubt_now(primary, db, name, replicas);
         }
+    }
+
+    fn doubt_now(&mut self, primary: usize, db: u16, name: &[u8], replicas: u32) {
+        let end = self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref()).map_or(0, |s| s.log.end());
+        self.doubt(primary, replicas, end, Some(&[(db, name.into())]));
     }
 
     /// Copy a key to replicas: what it is after everything that was queued before. `false`: not now.
@@ -259,7 +296,12 @@ impl Engine {
         let key = endpoint.serve[0]?;
         let upstream = self.upstreams.get_mut(key)?;
         let sequencer = endpoint.sequencer.as_mut()?;
-        if !upstream.is_ready() || upstream.enter(db, None, self.now.ms) != Entered::Yes {
+        if !upstream.is_ready() {
+            return None;
+        }
+        if upstream.enter(db, None, self.now.ms) != Entered::Yes {
+            // A SELECT that proves the database may have been queued.
+            Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
             return None;
         }
         let modern = upstream.identity.as_ref().is_none_or(super::handshake::Identity::has_pexpiretime);
@@ -320,7 +362,16 @@ impl Engine {
             );
             return Err(self.refuse(slot, &text));
         }
-        if upstream.is_full() {
+        let full = upstream.is_full();
+        if upstream.stalled && (full || !upstream.is_in(db)) {
+            let endpoint = &self.endpoints[endpoint];
+            let text = format!(
+                "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",
+                endpoint.cluster, endpoint.id
+            );
+            return Err(self.refuse(slot, &text));
+        }
+        if full {
             upstream.waiters.push(id);
             return Err(Step::Stall(Wait::Upstream));
         }

@@ -19,6 +19,8 @@ pub struct Identity {
     pub version: String,
     /// How many commands it has; 0 when it did not tell.
     pub commands: i64,
+    /// `proto-max-bulk-len`: the longest argument it takes.
+    pub max_bulk: u64,
 }
 
 impl Identity {
@@ -48,6 +50,7 @@ enum Step {
     Persistence,
     Replication,
     Commands,
+    MaxBulk,
     Kill,
 }
 
@@ -110,7 +113,8 @@ impl Handshake {
         send(Step::Persistence, &["INFO", "persistence"]);
         send(Step::Replication, &["INFO", "replication"]);
         send(Step::Commands, &["COMMAND", "COUNT"]);
-        Self { awaited, predecessor, identity: Identity::default() }
+        send(Step::MaxBulk, &["CONFIG", "GET", "proto-max-bulk-len"]);
+        Self { awaited, predecessor, identity: Identity { max_bulk: u64::MAX, ..Identity::default() } }
     }
 
     /// Take the next reply. After [`Progress::Send`] the commands of the second round are in `out`.
@@ -124,8 +128,15 @@ impl Handshake {
                 let what = if matches!(step, Step::Auth) { "AUTH" } else { "HELLO 3" };
                 return Progress::Refused(format!("it refused our {what}: {}", text.trim_start_matches('-')));
             }
-            _ if reply.is_error() && (text.contains("NOAUTH") || text.contains("LOADING")) => {
+            // What an ACL forbids us to know we can do without; anything else (LOADING, BUSY, NOAUTH) must pass first.
+            Step::SetName | Step::ClientId | Step::Server | Step::Persistence | Step::Replication
+                if reply.is_error() && !text.contains("NOPERM") =>
+            {
                 return Progress::Refused(text.trim_start_matches('-').to_owned());
+            }
+            Step::MaxBulk => {
+                let value = reply.elements().nth(1).and_then(Reply::text).and_then(parse_integer);
+                self.identity.max_bulk = value.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX);
             }
             Step::Commands => self.identity.commands = reply.integer().unwrap_or(0),
             Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
@@ -195,6 +206,7 @@ mod tests {
             bulk(persistence),
             bulk(role),
             b":240\r\n".to_vec(),
+            b"*2\r\n$18\r\nproto-max-bulk-len\r\n$9\r\n536870912\r\n".to_vec(),
         ];
         let mut last = Progress::More;
         for reply in &replies {
@@ -212,7 +224,13 @@ mod tests {
         assert_eq!((progress, out.as_slice()), (Progress::Done, &b""[..]));
         assert_eq!(
             identity,
-            Identity { run_id: "abc".into(), client_id: 42, version: "7.0.15".into(), commands: 240 }
+            Identity {
+                run_id: "abc".into(),
+                client_id: 42,
+                version: "7.0.15".into(),
+                commands: 240,
+                max_bulk: 1 << 29
+            }
         );
         assert!(identity.has_commands_of_table());
         assert!(identity.has_pexpiretime());

@@ -69,7 +69,9 @@ impl Engine {
 
     /// Bytes of a session, in the shell's own buffer.
     pub fn session_bytes(&mut self, id: SessionId, bytes: &[u8]) {
+        let now_ms = self.now.ms;
         let Some(session) = self.session(id) else { return };
+        session.active_ms = now_ms;
         let listener = session.listener;
         let fresh = session.input.is_empty();
         if !fresh {
@@ -109,7 +111,10 @@ impl Engine {
 
     /// `n` bytes were read into the session's own buffer.
     pub fn session_filled(&mut self, id: SessionId, n: usize) {
-        let Some(listener) = self.session(id).map(|s| s.listener) else { return };
+        let now_ms = self.now.ms;
+        let Some(session) = self.session(id) else { return };
+        session.active_ms = now_ms;
+        let listener = session.listener;
         if let Some(listener) = self.listeners.get(listener) {
             listener.stats.count.downstream_cx_rx_bytes_total.add(n as u64);
         }
@@ -151,6 +156,9 @@ impl Engine {
         session.consumed = consumed + taken;
         if session.consumed >= input.len() || (session.half_closed && session.missing() > 0) {
             session.consumed = 0;
+            if session.half_closed {
+                self.touch_session(id); // it may be finished now
+            }
             return; // the buffer is dropped: an idle session owns none
         }
         if session.consumed > input.len() / 2 && session.missing() > 0 {
@@ -160,6 +168,12 @@ impl Engine {
         input.reserve_exact(session.missing().saturating_sub(input.capacity() - input.len()));
         session.input = input;
         self.weigh(id);
+    }
+
+    fn touch_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) {
+            Self::mark_session(session, &mut self.dirty_sessions);
+        }
     }
 
     fn weigh(&mut self, id: SessionId) {
@@ -178,7 +192,9 @@ impl Engine {
     /// The session's socket is gone.
     pub fn session_closed(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(id.slot as usize).filter(|s| s.id == id) else { return };
-        let in_flight = session.in_flight();
+        // Answers that wait for their turn were counted off already.
+        let parked = session.extra.as_ref().map_or(0, |e| e.parked.len() as u64);
+        let in_flight = session.in_flight() - parked;
         if let Some(listener) = self.listeners.get(session.listener) {
             let count = &listener.stats.count;
             count.downstream_cx_destroy.inc();
@@ -379,12 +395,13 @@ impl Engine {
 
     /// `n` bytes of a session's output have left.
     pub fn session_wrote(&mut self, id: SessionId, n: usize) {
-        let Some(session) = self.session(id) else { return };
+        let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
         session.wrote(n);
         let listener = session.listener;
+        session.active_ms = self.now.ms;
         if session.paused && session.may_resume() {
             session.paused = false;
-            Self::wake(&mut self.sessions[id.slot as usize], &mut self.runnable);
+            Self::rouse(session, &mut self.runnable);
         }
         if let Some(listener) = self.listeners.get(listener) {
             listener.stats.count.downstream_cx_tx_bytes_total.add(n as u64);

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::{KeysResult, is_word, keys, lookup, other_db};
+use crate::command::{Flags, KeysResult, is_word, keys, lookup, other_db};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned};
 
 use super::handshake::database;
@@ -37,15 +37,15 @@ fn keys_of_one(request: &Request<'_>, db: u16, found: &mut Vec<Key>) -> Option<(
     }
     let mut indices = SmallVec::new();
     match keys(command, request, &mut indices) {
-        KeysResult::Known if !indices.is_empty() || !command.is_write() => {}
+        // A message is not data.
+        KeysResult::Known if !indices.is_empty() || !command.is_write() || command.flags.contains(Flags::PUBSUB) => {}
         _ => return None,
     }
     for &i in &indices {
         found.push((db, request.arg(i as usize).into()));
     }
     if let Some(other) = other_db(command, request).and_then(|n| u16::try_from(n).ok()) {
-        let there: Vec<Key> = found.iter().map(|(_, key)| (other, key.clone())).collect();
-        found.extend(there);
+        found.extend(indices.iter().map(|&i| (other, request.arg(i as usize).into())));
     }
     Some(())
 }
@@ -72,6 +72,10 @@ mod tests {
             Some(vec!["3/a".into(), "3/b".into(), "3/c".into()])
         );
         assert_eq!(of(&["MOVE a 5"]), Some(vec!["3/a".into(), "5/a".into()]));
+        assert_eq!(
+            of(&["MULTI", "SET b 1", "MOVE a 5", "PUBLISH c m", "EXEC"]),
+            Some(vec!["3/b".into(), "3/a".into(), "5/a".into()])
+        );
         assert_eq!(of(&["MULTI", "SELECT 5", "SET a 1", "EXEC"]), Some(vec!["5/a".into()]));
         assert_eq!(of(&["FLUSHALL"]), None);
         assert_eq!(of(&["NOSUCH a"]), None);

@@ -233,7 +233,7 @@ impl Engine {
         let ticket = session.issue();
         self.count_request(slot);
         let upstream = &mut self.upstreams[key];
-        upstream.select(db, Some(ticket), self.now.ms);
+        upstream.select(db, Some(ticket), self.now.ms, self.now.us);
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         Step::Taken(Wait::Quiet) // what follows must know the outcome
     }

@@ -7,7 +7,11 @@
 
 use super::Engine;
 use super::call::Call;
-use super::keys::keys_of;
+use crate::command::lookup;
+use crate::resp::RequestScanner;
+
+use super::handshake::database;
+use super::keys::{ANY, keys_of};
 use super::log::{Entry, Kind, State, UNCHECKED, digest};
 use super::replica::{Key, Replica, WINDOW};
 use super::sequencer::Sequencer;
@@ -60,6 +64,9 @@ impl Engine {
                     Entered::Wait => break,
                     Entered::Refused => {
                         replica.stats.count.lost_total.inc();
+                        if entry.kind == Kind::Sync {
+                            drop_copy(replica, entry, log.bytes(entry), replica.next);
+                        }
                         replica.next += 1;
                         continue;
                     }
@@ -134,6 +141,10 @@ impl Engine {
                     break;
                 }
                 let Some(key) = replica.repair.due(now_ms) else { break };
+                if serve.and_then(|k| self.upstreams.get(k)).is_some_and(|u| u.is_refused(key.0)) {
+                    replica.repair.forget(&key); // the command in doubt named a database that is not there
+                    continue;
+                }
                 match self.copy_key(primary, key.0, &key.1, 1 << bit) {
                     Some(position) => {
                         if let Some(replica) =
@@ -225,7 +236,11 @@ fn settle_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64
     for key in keys {
         match (entry.kind, failed) {
             (Kind::Sync, false) => replica.repair.copied(&key, position),
-            (Kind::Sync, true) => replica.repair.refused(key, position, now_ms),
+            (Kind::Sync, true) => {
+                if !replica.repair.refused(key, position, now_ms) {
+                    replica.stats.count.lost_total.inc();
+                }
+            }
             _ => {
                 if !replica.repair.doubt(key, position) {
                     replica.stats.count.lost_total.inc();
@@ -248,12 +263,31 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8]) {
     if entry.kind != Kind::Write {
         return;
     }
-    let Some(keys) = keys_of(bytes, entry.db) else { return };
+    let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes) };
     if keys.len() > 1 && keys.iter().any(|k| replica.repair.contains(k)) {
         for key in keys {
             if !replica.repair.doubt(key, replica.next) {
                 replica.stats.count.lost_total.inc();
             }
         }
+    }
+}
+
+/// An effect that names no keys, while some are in doubt: what is stale may be somewhere else afterwards.
+fn spread_everywhere(replica: &mut Replica, bytes: &[u8]) {
+    let mut scanner = RequestScanner::default();
+    scanner.scan(bytes, ANY);
+    let request = scanner.request(bytes);
+    match (lookup(request.arg(0)).map(|c| c.name), database(request.arg(1)), database(request.arg(2))) {
+        (Some("swapdb"), Ok(a), Ok(b)) => replica.repair.swap(a, b, replica.next),
+        (Some("flushall" | "flushdb" | "script" | "function" | "publish" | "spublish"), ..) => {}
+        _ => replica.stats.count.lost_total.inc(),
+    }
+}
+
+/// A copy is dropped before it was sent.
+pub(super) fn drop_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
+    for key in keys_of(bytes, entry.db).unwrap_or_default() {
+        replica.repair.dropped(key, position);
     }
 }

@@ -281,6 +281,7 @@ impl Engine {
     pub fn upstream_wrote(&mut self, key: usize, n: usize) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         upstream.out.advance(n);
+        upstream.alive(self.now.ms);
         let waiting = !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room();
         if let Some(endpoint) = self.endpoints.get(upstream.endpoint) {
             endpoint.stats.count.upstream_cx_tx_bytes_total.add(n as u64);
@@ -342,6 +343,12 @@ impl Engine {
     #[inline]
     fn wake(session: &mut Session, list: &mut Vec<SessionId>) {
         session.wait = session::Wait::Nothing;
+        Self::rouse(session, list);
+    }
+
+    /// The same, should it wait for nothing.
+    #[inline]
+    fn rouse(session: &mut Session, list: &mut Vec<SessionId>) {
         if !session.runnable {
             session.runnable = true;
             list.push(session.id);
@@ -361,7 +368,9 @@ impl Engine {
     fn wake_waiters(&mut self, key: usize) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         for id in std::mem::take(&mut upstream.waiters) {
-            if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) {
+            if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id)
+                && session.wait == session::Wait::Upstream
+            {
                 Self::wake(session, &mut self.runnable);
             }
         }

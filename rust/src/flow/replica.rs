@@ -11,8 +11,8 @@ use crate::stats::ReplicaStats;
 pub const WINDOW: u64 = 4096;
 /// Most keys that wait to be copied; past it the replica has lost effects.
 const REPAIR_MAX: usize = 100_000;
-/// Pause after a copy that the replica refused.
-const RETRY_MS: u64 = 1_000;
+/// Pause of all copies after one was refused: at first, and at most.
+const RETRY_MS: (u64, u64) = (1_000, 30_000);
 
 /// The receiver.
 #[derive(Debug)]
@@ -35,10 +35,19 @@ pub struct Replica {
     pub run_id: Option<String>,
     /// The state last told.
     pub state: &'static str,
+    /// Its Redis is another one, or was restarted: what it has of the past is not known.
+    pub unproven: bool,
     /// The control plane knows that the log dropped something.
     pub told_lost: bool,
     /// What is counted.
     pub stats: Arc<ReplicaStats>,
+}
+
+impl Replica {
+    /// `primary -> mirror`, as events name it.
+    pub fn name(&self) -> String {
+        format!("{} -> {}", self.stats.label.get("primary"), self.stats.label.get("mirror"))
+    }
 }
 
 /// A key with its database.
@@ -58,10 +67,14 @@ enum Copy {
 #[derive(Debug, Default)]
 pub struct Repair {
     keys: HashMap<Key, Copy, foldhash::fast::RandomState>,
-    /// To be asked for now.
+    /// To be asked for.
     wanted: VecDeque<Key>,
-    /// To be asked for at a time (milliseconds), soonest first.
-    later: VecDeque<(u64, Key)>,
+    /// After a refusal no copy is asked for before this time (milliseconds).
+    paused_until: u64,
+    /// The next pause; 0 unless the last copy was refused.
+    pause: u64,
+    /// Copies asked for and not decided.
+    asked: usize,
 }
 
 impl Repair {
@@ -93,10 +106,10 @@ impl Repair {
         true
     }
 
-    /// The next key to be copied, if one is due.
+    /// The next key to be copied, if one is due. After a refusal one at a time, until one arrives.
     pub fn due(&mut self, now_ms: u64) -> Option<Key> {
-        while let Some((_, key)) = self.later.pop_front_if(|(at, _)| *at <= now_ms) {
-            self.wanted.push_back(key);
+        if now_ms < self.paused_until || (self.pause > 0 && self.asked > 0) {
+            return None;
         }
         self.wanted.pop_front()
     }
@@ -109,24 +122,60 @@ impl Repair {
     /// The copy of a key has been asked for; its effect will be at `position`.
     pub fn asked(&mut self, key: Key, position: u64) {
         self.keys.insert(key, Copy::Asked(position));
+        self.asked += 1;
     }
 
     /// The copy at `position` arrived.
     pub fn copied(&mut self, key: &Key, position: u64) {
+        self.decided();
+        self.pause = 0;
         if self.keys.get(key) == Some(&Copy::Asked(position)) {
             self.keys.remove(key);
         }
     }
 
-    /// The copy at `position` was refused: ask again, but not at once.
-    pub fn refused(&mut self, key: Key, position: u64, now_ms: u64) {
-        match self.keys.get(&key) {
-            Some(Copy::Wanted) => return,
-            Some(Copy::Asked(at)) if *at > position => return,
-            _ => {}
+    /// The copy at `position` was refused: ask again, but not at once. `false`: no room.
+    pub fn refused(&mut self, key: Key, position: u64, now_ms: u64) -> bool {
+        self.pause = (self.pause * 2).clamp(RETRY_MS.0, RETRY_MS.1);
+        self.paused_until = now_ms + self.pause;
+        self.dropped(key, position)
+    }
+
+    /// The copy at `position` will not arrive: ask again. `false`: no room.
+    pub fn dropped(&mut self, key: Key, position: u64) -> bool {
+        self.decided();
+        self.doubt(key, position)
+    }
+
+    /// A key can never be copied: its database does not exist.
+    pub fn forget(&mut self, key: &Key) {
+        self.keys.remove(key);
+    }
+
+    /// The databases `a` and `b` were swapped while keys were in doubt.
+    pub fn swap(&mut self, a: u16, b: u16, position: u64) {
+        let there = |db| {
+            if db == a {
+                b
+            } else if db == b {
+                a
+            } else {
+                db
+            }
+        };
+        let keys: Vec<Key> = self.keys.keys().filter(|(db, _)| *db == a || *db == b).cloned().collect();
+        for (db, name) in keys {
+            self.doubt((there(db), name), position);
         }
-        self.keys.insert(key.clone(), Copy::Wanted);
-        self.later.push_back((now_ms + RETRY_MS, key));
+    }
+
+    /// The connection broke: what was asked for is decided by other means.
+    pub fn forget_asked(&mut self) {
+        self.asked = 0;
+    }
+
+    fn decided(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
     }
 }
 
@@ -161,8 +210,13 @@ mod tests {
         repair.doubt(key("a"), 1);
         let due = repair.due(0).expect("due");
         repair.asked(due, 2);
-        repair.refused(key("a"), 2, 100);
-        assert_eq!(repair.due(100), None);
-        assert_eq!(repair.due(100 + RETRY_MS), Some(key("a")));
+        repair.doubt(key("b"), 1);
+        assert!(repair.refused(key("a"), 2, 100));
+        assert_eq!(repair.due(100), None, "nothing is asked of a replica that refuses");
+        let first = repair.due(100 + RETRY_MS.0).expect("due");
+        repair.asked(first, 3);
+        assert_eq!(repair.due(100 + RETRY_MS.0), None, "one at a time");
+        repair.copied(&key("b"), 3);
+        assert_eq!(repair.due(100 + RETRY_MS.0), Some(key("a")));
     }
 }

@@ -12,6 +12,8 @@ use super::transaction::{EXEC, MULTI};
 use super::upstream::{Phase, Role, Stream};
 use super::{Engine, SessionId};
 
+/// Why a connection is closed that pushes.
+const PUSHED: &str = "it pushed a message on a shared connection";
 /// A reply that is at least this long, and not complete, is passed on as it comes.
 const STREAM_FROM: usize = 32 * 1024;
 
@@ -62,27 +64,32 @@ impl Engine {
         self.break_upstream(key, reason);
     }
 
-    /// A long reply: from here on its bytes go to their client as they come, if they can.
+    /// A long reply: from here on its bytes go to their client as they come, if they can. One that must be seen whole
+    /// to know its effect is held, up to a bound; past it the effect is not known, and its keys are copied instead.
     fn begin_stream(&mut self, key: usize) {
+        let max = self.limits.max_output;
         let upstream = &mut self.upstreams[key];
-        let Some(call) = upstream.calls.front() else { return };
+        if upstream.partial.first() == Some(&b'>') {
+            return self.protocol_error(key, PUSHED);
+        }
+        let large = upstream.partial.len() > max;
+        let Some(call) = upstream.calls.front_mut() else { return };
         if call.wants_whole_reply() {
-            if upstream.partial.len() > self.limits.max_output {
-                let reason = "a reply that must be seen whole is larger than max_output";
-                self.protocol_error(key, reason);
+            if !large {
+                return;
             }
-            return;
+            call.give_up_effect();
         }
         let owner = call.ticket().map(|t| (t.session(), t.number()));
         let client = owner.and_then(|(id, number)| {
             let session = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id)?;
             session.slow_down();
-            Some((session.may_stream(number), id))
+            Some((session.is_muted(number), session.may_stream(number), id))
         });
         upstream.stream = match client {
-            Some((true, id)) => Stream::To(id),
-            Some((false, _)) => return,
-            None => Stream::Discard,
+            Some((false, true, id)) => Stream::To(id),
+            Some((false, false, _)) => return, // it is not its turn yet
+            Some((true, ..)) | None => Stream::Discard,
         };
         let begun = std::mem::take(&mut self.upstreams[key].partial);
         self.stream(key, &begun, false);
@@ -106,9 +113,19 @@ impl Engine {
         // What is left to do is the same as for a reply that was seen whole, without its bytes.
         self.upstreams[key].stream = Stream::Whole;
         match self.upstreams[key].calls.front_mut() {
-            Some(Call::Transaction(call)) => call.replies += 1,
-            Some(Call::Client(_)) => {}
-            _ => return,
+            Some(Call::Effect { left, .. }) if *left > 1 => {
+                *left -= 1;
+                return;
+            }
+            Some(Call::Sync(call)) if call.left > 1 => {
+                call.left -= 1;
+                return;
+            }
+            Some(Call::Transaction(call)) if call.replies <= call.items.len() => {
+                call.replies += 1;
+                return;
+            }
+            _ => {}
         }
         match self.upstreams[key].settled(self.now.ms) {
             Some(Call::Client(mut call)) => {
@@ -119,12 +136,22 @@ impl Engine {
                 }
             }
             Some(Call::Transaction(mut call)) => {
+                self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
                 self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
+                    let id = ticket.session();
                     self.settle(ticket, |_| {});
+                    if call.selects
+                        && let Some(session) = self.session(id)
+                    {
+                        session.ending = Ending::Draining; // which database it is in now is not known
+                    }
                 }
             }
-            _ => {}
+            Some(Call::Sync(call)) => self.give_up_copy(key, &call),
+            // Whether it is the primary's is not known, so its keys are copied.
+            Some(Call::Effect { position, failed, .. }) => self.acknowledged(key, position, failed, b""),
+            _ => self.protocol_error(key, "it sent a long reply to what has a short one"),
         }
     }
 
@@ -136,7 +163,13 @@ impl Engine {
             return self.handshake_reply(key, reply);
         }
         if bytes.first() == Some(&b'>') {
-            return self.protocol_error(key, "it pushed a message on a shared connection");
+            return self.protocol_error(key, PUSHED);
+        }
+        if upstream.out.waiting() > 0 && upstream.answers_unsent() {
+            return self.protocol_error(key, "it answered a command before it had all of it");
+        }
+        if bytes.starts_with(b"-BUSY") {
+            upstream.forget_proofs();
         }
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
@@ -157,10 +190,14 @@ impl Engine {
             }
             Some(Call::Transaction(call)) => {
                 call.replies += 1;
+                call.refused |= call.replies == 1 && reply.is_error();
                 if call.replies < call.items.len() + 2 {
                     return;
                 }
                 let Some(Call::Transaction(mut call)) = upstream.settled(self.now.ms) else { return };
+                if call.refused {
+                    return self.refused_transaction(key, *call);
+                }
                 if call.entry != NO_ENTRY {
                     self.commit_transaction(key, &call, reply);
                 }
@@ -181,7 +218,7 @@ impl Engine {
                 self.commit_copy(key, *call, reply);
             }
             Some(Call::Select { .. }) => {
-                let Some(Call::Select { db, ticket }) = upstream.settled(self.now.ms) else { return };
+                let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);
             }
             Some(Call::Context) => {
@@ -213,7 +250,7 @@ impl Engine {
     }
 
     fn handshake_reply(&mut self, key: usize, reply: Reply<'_>) {
-        match self.upstreams[key].handshake_reply(reply) {
+        match self.upstreams[key].handshake_reply(reply, self.now.ms) {
             Err(reason) => self.break_upstream(key, &reason),
             Ok(false) => Self::mark_upstream(&mut self.upstreams[key], key, &mut self.dirty_upstreams),
             Ok(true) => self.upstream_ready(key),
@@ -224,7 +261,7 @@ impl Engine {
     fn selected(&mut self, key: usize, db: u16, ticket: Option<Ticket>, bytes: &[u8]) {
         let accepted = bytes == b"+OK\r\n";
         let upstream = &mut self.upstreams[key];
-        upstream.selected(db, accepted);
+        upstream.selected(db, bytes);
         let role = upstream.role;
         if let Some(ticket) = ticket {
             if accepted && let Some(session) = self.session(ticket.session()) {
@@ -232,7 +269,9 @@ impl Engine {
             }
             self.settle(ticket, |out| out.extend_from_slice(bytes));
         }
-        self.wake_waiters(key);
+        if !bytes.starts_with(b"-BUSY") {
+            self.wake_waiters(key); // else upkeep does, in a while
+        }
         if let Role::Replica { primary, .. } = role {
             self.touch_sequencer(primary);
         }
@@ -264,7 +303,7 @@ impl Engine {
         }
         if session.paused && session.may_resume() {
             session.paused = false;
-            Self::wake(session, &mut self.runnable);
+            Self::rouse(session, &mut self.runnable);
         }
         let large = session.unread() > STREAM_FROM;
         if let Some(listener) = self.listeners.get(session.listener) {
@@ -414,6 +453,31 @@ impl Engine {
         }
     }
 
+    /// MULTI was refused (by an ACL), so its commands ran one by one, and which of them did is not known.
+    fn refused_transaction(&mut self, key: usize, mut call: TransactionCall) {
+        self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
+        self.finish(key, call.started_us, call.ticket.as_ref());
+        if let Some(ticket) = call.ticket.take() {
+            let text = "INDOUBT the server refused MULTI; the commands may have been executed one by one";
+            self.settle(ticket, |out| encode::error(out, text));
+        }
+    }
+
+    /// The copy of a key is larger than what may be held: the replica cannot get it.
+    fn give_up_copy(&mut self, key: usize, call: &super::call::SyncCall) {
+        let primary = self.upstreams[key].endpoint;
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        sequencer.copying = sequencer.copying.saturating_sub(1);
+        let replicas = sequencer.log.get(call.entry).map_or(0, |e| e.replicas);
+        sequencer.log.decide(call.entry, State::Nothing, None);
+        let name = (call.db, call.key.as_slice().into());
+        for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
+            replica.repair.copied(&name, call.entry);
+            replica.stats.count.lost_total.inc();
+        }
+        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+    }
+
     /// The copy of a key is here: its effect is the key as it is now.
     fn commit_copy(&mut self, key: usize, call: super::call::SyncCall, reply: Reply<'_>) {
         let primary = self.upstreams[key].endpoint;
@@ -431,7 +495,9 @@ impl Engine {
             let now_ms = self.now.ms;
             for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
                 replica.stats.count.error_total.inc();
-                replica.repair.refused(name.clone(), call.entry, now_ms);
+                if !replica.repair.refused(name.clone(), call.entry, now_ms) {
+                    replica.stats.count.lost_total.inc();
+                }
             }
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);

@@ -74,10 +74,16 @@ impl Sequencer {
             for replica in self.replicas.iter_mut().flatten().filter(|r| r.next <= position) {
                 replica.next = position + 1;
                 replica.acked = position + 1;
-                if entry.state == super::log::State::Committed && entry.replicas & (1 << replica.bit) != 0 {
-                    replica.stats.count.lost_total.inc();
-                    trimmed.losers |= 1 << replica.bit;
+                if entry.state != super::log::State::Committed || entry.replicas & (1 << replica.bit) == 0 {
+                    continue;
                 }
+                if entry.kind == super::log::Kind::Sync {
+                    // A copy can be had again.
+                    super::mirror::drop_copy(replica, &entry, self.log.bytes(&entry), position);
+                    continue;
+                }
+                replica.stats.count.lost_total.inc();
+                trimmed.losers |= 1 << replica.bit;
             }
             self.stats.overflow_total.inc();
             self.log.trim(position + 1);

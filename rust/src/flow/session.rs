@@ -57,6 +57,8 @@ pub struct Queued {
     pub keyed: Option<u32>,
     /// It has a SELECT.
     pub selects: bool,
+    /// The plan that its commands were placed by.
+    pub generation: u64,
 }
 
 /// What few sessions have.
@@ -74,6 +76,8 @@ pub struct Extra {
     pub transaction: Option<Queued>,
     /// Replies that are ahead of their turn.
     pub parked: VecDeque<(u64, Vec<u8>)>,
+    /// Their bytes.
+    pub parked_bytes: usize,
     /// The scanner of a command that is not complete.
     pub scanner: Option<RequestScanner>,
     /// Bytes missing to the command that `scanner` is midway in, at least.
@@ -185,7 +189,8 @@ impl Session {
     pub fn held(&self) -> usize {
         let queued =
             self.extra.as_ref().and_then(|e| e.transaction.as_ref()).map_or(0, |t| t.bytes.capacity());
-        self.input.capacity() + self.output.capacity() + queued
+        let parked = self.extra.as_ref().map_or(0, |e| e.parked_bytes);
+        self.input.capacity() + self.output.capacity() + queued + parked
     }
 
     /// Whether a paused session may go on: well below the bounds, so that it does not stop again at once.
@@ -193,10 +198,10 @@ impl Session {
         self.in_flight() <= u64::from(self.window / 2) && self.unread() <= OUTPUT_PAUSE / 2
     }
 
-    /// Bytes the client has not read.
+    /// Bytes the client has not read, those ahead of their turn among them.
     #[inline]
     pub fn unread(&self) -> usize {
-        self.output.len() - self.written
+        self.output.len() - self.written + self.extra.as_ref().map_or(0, |e| e.parked_bytes)
     }
 
     /// Give the answer to command `number`; `write` appends it.
@@ -224,16 +229,19 @@ impl Session {
     }
 
     fn park(&mut self, number: u64, reply: Vec<u8>) {
-        let parked = &mut self.extra().parked;
-        let at = parked.partition_point(|(n, _)| *n < number);
-        parked.insert(at, (number, reply));
+        let extra = self.extra();
+        extra.parked_bytes += reply.len();
+        let at = extra.parked.partition_point(|(n, _)| *n < number);
+        extra.parked.insert(at, (number, reply));
     }
 
     /// Send the parked replies whose turn has come.
     fn unpark(&mut self) {
+        let broken = self.ending == Ending::Broken;
         let Some(extra) = self.extra.as_mut() else { return };
         while let Some((_, reply)) = extra.parked.pop_front_if(|(n, _)| *n == self.settled) {
-            if !extra.muted.iter().any(|&(from, to)| from <= self.settled && self.settled < to) {
+            extra.parked_bytes -= reply.len();
+            if !broken && !extra.muted.iter().any(|&(from, to)| from <= self.settled && self.settled < to) {
                 self.output.extend_from_slice(&reply);
             }
             self.settled += 1;
@@ -245,7 +253,12 @@ impl Session {
 
     /// Whether the reply to a command is not sent.
     pub fn is_muted(&self, number: u64) -> bool {
-        self.extra.as_ref().is_some_and(|e| e.muted.iter().any(|&(from, to)| from <= number && number < to))
+        // What was not written of a session that is being closed is gone: a later reply would pass for an earlier one.
+        self.ending == Ending::Broken
+            || self
+                .extra
+                .as_ref()
+                .is_some_and(|e| e.muted.iter().any(|&(from, to)| from <= number && number < to))
     }
 
     /// Whether a reply may go out as it comes: it is its turn, and it is wanted.

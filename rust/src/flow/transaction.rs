@@ -32,7 +32,8 @@ impl Engine {
         match (name, open) {
             ("multi", true) => self.refuse(slot, "ERR MULTI calls can not be nested"),
             ("multi", false) => {
-                self.sessions[slot].extra().transaction = Some(Queued::default());
+                let generation = self.plan.generation;
+                self.sessions[slot].extra().transaction = Some(Queued { generation, ..Queued::default() });
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
             ("discard", true) => {
@@ -145,7 +146,15 @@ impl Engine {
     }
 
     fn exec(&mut self, slot: usize) -> Step {
+        let generation = self.plan.generation;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
+        if queued.generation != generation && queued.path.is_some() {
+            self.sessions[slot].extra().transaction = None;
+            return self.refuse(
+                slot,
+                "EXECABORT Transaction discarded because the configuration was reloaded; send it again",
+            );
+        }
         if queued.failed {
             self.sessions[slot].extra().transaction = None;
             return self.refuse(slot, "EXECABORT Transaction discarded because of previous errors.");
@@ -208,6 +217,7 @@ impl Engine {
             entry: NO_ENTRY,
             items,
             replies: 0,
+            refused: false,
             bytes: Vec::new(),
             db,
             selects: queued.selects,
@@ -248,9 +258,8 @@ impl Engine {
         endpoint_state.stats.count.upstream_rq_total.inc();
         endpoint_state.stats.count.upstream_rq_active.add(1);
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
-        for (db, name) in copies {
-            self.copy_key(endpoint, db, &name, queued.writes);
-        }
+        let copies = copies.iter().map(|(_, name)| (&**name, queued.writes)).collect();
+        self.copy_keys(endpoint, db, copies);
     }
 }
 

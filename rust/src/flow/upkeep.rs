@@ -77,12 +77,17 @@ impl Engine {
                 self.break_upstream(key, "it did not answer within connect_timeout");
             }
             Phase::Ready => {
-                let stalled = now.ms.saturating_sub(upstream.waiting_since) * 1_000 > op_timeout_us;
-                if !upstream.calls.is_empty() && stalled && matches!(upstream.role, Role::Replica { .. }) {
+                let silent = now.ms.saturating_sub(upstream.waiting_since) * 1_000 > op_timeout_us;
+                upstream.stalled = silent && !upstream.calls.is_empty();
+                let wake = !upstream.waiters.is_empty() && (upstream.stalled || upstream.has_room());
+                if upstream.stalled && matches!(upstream.role, Role::Replica { .. }) {
                     return self.break_upstream(key, "it did not acknowledge an effect within op_timeout");
                 }
                 self.expire_calls(key, op_timeout_us);
                 self.upstreams[key].out.shrink();
+                if wake {
+                    self.wake_waiters(key);
+                }
             }
             _ => {}
         }
@@ -138,6 +143,16 @@ impl Engine {
         let endpoint = &mut self.endpoints[key];
         if !endpoint.retired {
             endpoint.retired_at = None;
+            let unused = endpoint
+                .sequencer
+                .as_ref()
+                .is_some_and(|s| s.replicas().next().is_none() && s.log.len() == 0);
+            let quiet =
+                endpoint.serve[0].and_then(|u| self.upstreams.get(u)).is_none_or(|u| u.calls.is_empty());
+            if unused && quiet {
+                endpoint.sequencer = None;
+                self.publish();
+            }
             return;
         }
         let since = *endpoint.retired_at.get_or_insert(now.ms);
@@ -160,6 +175,8 @@ impl Engine {
         for upstream in mine {
             self.remove_upstream(upstream);
         }
+        self.endpoints[key].serve = [None; 2];
+        self.endpoints[key].sequencer = None;
         if self.upstreams.iter().all(|(_, u)| u.endpoint != key) {
             self.endpoints.remove(key);
         }
@@ -184,6 +201,7 @@ impl Engine {
                 Phase::Connecting { .. } | Phase::Handshake { .. } => "connecting",
                 Phase::Ready if count.lost_total.get() > 0 => "diverged",
                 Phase::Ready if !replica.repair.is_empty() || lag > super::replica::WINDOW => "catching_up",
+                Phase::Ready if replica.unproven => "unproven",
                 Phase::Ready => "in_sync",
             };
             if state == replica.state {
@@ -192,6 +210,10 @@ impl Engine {
             replica.state = state;
             let reason = match state {
                 "down" => upstream.reason.clone(),
+                "unproven" => {
+                    "its Redis was restarted; what it kept of what it had is not known: compare the two"
+                        .to_owned()
+                }
                 "diverged" => {
                     format!("{} effects could not be delivered; it needs a full copy", count.lost_total.get())
                 }
@@ -201,7 +223,7 @@ impl Engine {
             label.set("state", state);
             label.set("reason", reason.as_str());
             let detail = if reason.is_empty() { state.to_owned() } else { format!("{state}: {reason}") };
-            changes.push((format!("{} -> {}", label.get("primary"), label.get("mirror")), detail));
+            changes.push((replica.name(), detail));
         }
         for (subject, detail) in changes {
             self.tell("replica", subject, detail);
@@ -311,6 +333,7 @@ impl Engine {
                 {
                     let restarted = replica.run_id.as_ref().is_some_and(|before| *before != identity.run_id);
                     replica.stats.count.restarts_total.add(u64::from(restarted));
+                    replica.unproven |= restarted;
                     replica.run_id = Some(identity.run_id);
                 }
                 self.touch_sequencer(primary);
@@ -400,7 +423,7 @@ impl Engine {
         self.touch_sequencer(primary);
     }
 
-    fn lose_entry(&mut self, primary: usize, position: u64, sent: bool) {
+    pub(super) fn lose_entry(&mut self, primary: usize, position: u64, sent: bool) {
         if position == NO_ENTRY {
             return;
         }
@@ -441,6 +464,7 @@ impl Engine {
             }
         }
         replica.in_flight = 0;
+        replica.repair.forget_asked();
         replica.acked = replica.next;
         self.touch_sequencer(primary);
     }
@@ -455,6 +479,14 @@ impl Engine {
                 listener.stats.count.downstream_cx_drain_close.inc();
             }
         }
+    }
+
+    /// Replicas that have not got everything: who, and how many effects.
+    pub fn undelivered(&self) -> Vec<(String, u64)> {
+        let sequencers = self.endpoints.iter().filter_map(|(_, e)| e.sequencer.as_ref());
+        let replicas =
+            sequencers.flat_map(|s| s.replicas().map(|r| (s.log.end() - r.acked + r.repair.len() as u64, r)));
+        replicas.filter(|(left, _)| *left > 0).map(|(left, r)| (r.name(), left)).collect()
     }
 
     /// Whether nothing is in flight any more, to clients or to replicas.

@@ -17,6 +17,8 @@ use super::ticket::SessionId;
 
 /// A database number that no session has: the connection's context is not known.
 pub const NO_DB: u16 = u16::MAX;
+/// A connection that lasted as long was not the cause of its own end.
+const STOOD_MS: u64 = 1_000;
 /// The epoch while there is no socket.
 pub const NO_EPOCH: u32 = 0;
 /// Past this many unsent bytes or calls in flight, sessions wait.
@@ -116,8 +118,12 @@ pub struct Upstream {
     pub identity: Option<Identity>,
     /// The flow has put it on the list of connections to write.
     pub dirty: bool,
-    /// Since when the oldest call has been waiting (milliseconds).
+    /// When there was last a sign of life while calls wait (milliseconds).
     pub waiting_since: u64,
+    /// No sign of life for `op_timeout`: sessions do not wait for it any more.
+    pub stalled: bool,
+    /// Since when it is ready (milliseconds).
+    ready_since: u64,
     /// Kept for the length of one connection.
     context: Context,
     credentials: Credentials,
@@ -155,6 +161,8 @@ impl Upstream {
             identity: None,
             dirty: false,
             waiting_since: 0,
+            stalled: false,
+            ready_since: 0,
             context: Context::default(),
             credentials,
             backoff: Backoff::new(seed),
@@ -203,7 +211,7 @@ impl Upstream {
     }
 
     /// A reply of the handshake. `Ok(true)`: the connection has become ready.
-    pub fn handshake_reply(&mut self, reply: Reply<'_>) -> Result<bool, String> {
+    pub fn handshake_reply(&mut self, reply: Reply<'_>, now_ms: u64) -> Result<bool, String> {
         let Phase::Handshake { handshake, .. } = &mut self.phase else { return Ok(false) };
         let mut bytes = Vec::new();
         match handshake.reply(reply, &mut bytes) {
@@ -218,7 +226,7 @@ impl Upstream {
                 self.phase = Phase::Ready;
                 self.context =
                     Context { resp: self.resp, proven: SmallVec::from_slice(&[0]), ..Context::default() };
-                self.backoff.reset();
+                self.ready_since = now_ms;
                 self.reason.clear();
                 self.patient = true;
                 Ok(true)
@@ -228,11 +236,15 @@ impl Upstream {
 
     /// The socket is gone or given up: back to down. Gives what was in flight.
     ///
-    /// A connection that stood is tried again at once, and sessions wait for that try; later tries are paused and
-    /// nobody waits for them.
+    /// A connection that stood for a while is tried again at once, and sessions wait for that try; later tries are
+    /// paused and nobody waits for them.
     pub fn broken(&mut self, reason: String, now_ms: u64) -> VecDeque<Call> {
-        let stood = self.is_ready();
+        let stood = self.is_ready() && now_ms.saturating_sub(self.ready_since) >= STOOD_MS;
+        if stood {
+            self.backoff.reset();
+        }
         self.patient = stood;
+        self.stalled = false;
         self.phase = Phase::Down { retry_at: now_ms + if stood { 0 } else { self.backoff.pause() } };
         self.reason = reason;
         self.epoch = NO_EPOCH;
@@ -257,8 +269,21 @@ impl Upstream {
     #[inline]
     pub fn settled(&mut self, now_ms: u64) -> Option<Call> {
         self.expired = self.expired.saturating_sub(1);
-        self.waiting_since = now_ms;
+        self.alive(now_ms);
         self.calls.pop_front()
+    }
+
+    /// Whether the call whose turn it is has bytes that were not written yet.
+    pub fn answers_unsent(&self) -> bool {
+        let written = self.out.written();
+        self.calls.front().is_some_and(|call| call.is_unsent(written))
+    }
+
+    /// A sign of life.
+    #[inline]
+    pub fn alive(&mut self, now_ms: u64) {
+        self.waiting_since = now_ms;
+        self.stalled = false;
     }
 
     /// Bring the connection into a command's context; `resp` is `None` when the reply is the same in both versions.
@@ -279,7 +304,7 @@ impl Upstream {
             if !self.context.proven.contains(&db) {
                 if !self.context.asked.contains(&db) {
                     self.context.asked.push(db);
-                    self.select(db, None, now_ms);
+                    self.select(db, None, now_ms, 0);
                 }
                 return Entered::Wait;
             }
@@ -303,6 +328,11 @@ impl Upstream {
         self.context.db = NO_DB;
     }
 
+    /// Whether a database needs no proof.
+    pub fn is_in(&self, db: u16) -> bool {
+        self.context.db == db || self.is_proven(db)
+    }
+
     /// The RESP version that replies have which are asked for now.
     #[inline]
     pub fn resp(&self) -> u8 {
@@ -314,23 +344,36 @@ impl Upstream {
         self.context.proven.contains(&db)
     }
 
+    /// Whether the server refused a database.
+    pub fn is_refused(&self, db: u16) -> bool {
+        self.context.refused.contains(&db)
+    }
+
     /// Queue a `SELECT` whose reply will prove the database. Until then the context is unknown: should it fail, nothing
     /// that follows may land in the database before.
-    pub fn select(&mut self, db: u16, ticket: Option<super::ticket::Ticket>, now_ms: u64) {
+    pub fn select(&mut self, db: u16, ticket: Option<super::ticket::Ticket>, now_ms: u64, now_us: u64) {
         let mut bytes = Vec::new();
+        let offset = self.out.queued();
         encode::command(&mut bytes, &[&b"SELECT"[..], itoa::Buffer::new().format(db).as_bytes()]);
         self.out.push(&bytes);
-        self.expect(Call::Select { db, ticket }, now_ms);
+        self.expect(Call::Select { db, ticket, started_us: now_us, offset }, now_ms);
         self.context.db = NO_DB;
     }
 
-    /// The reply to a `SELECT`.
-    pub fn selected(&mut self, db: u16, accepted: bool) {
+    /// The reply to a `SELECT`. Only a database that does not exist is refused for good; anything else may pass.
+    pub fn selected(&mut self, db: u16, reply: &[u8]) {
         self.context.asked.retain(|n| *n != db);
-        if accepted {
+        if reply == b"+OK\r\n" {
+            self.context.refused.retain(|n| *n != db);
             self.context.proven.push(db);
-        } else {
+        } else if reply.windows(8).any(|w| w == b"DB index") {
             self.context.refused.push(db);
         }
+    }
+
+    /// The server is busy with a script: what was proven may be refused now, so it must be proven again.
+    pub fn forget_proofs(&mut self) {
+        self.context.db = NO_DB;
+        self.context.proven.clear();
     }
 }

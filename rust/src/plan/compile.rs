@@ -7,6 +7,9 @@ use super::balance::Maglev;
 use super::select::RouteTable;
 use super::spec::{Address, EndpointSpec, Limits, PlanSpec, ReadsSpec, RouteSpec, UserSpec};
 
+/// Offsets within a command are 32 bits wide.
+const MAX_REQUEST: usize = 1 << 30;
+
 /// The plan cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -96,6 +99,9 @@ impl Plan {
     pub fn from_json(bytes: &[u8]) -> Result<Self, PlanError> {
         let spec: PlanSpec = serde_json::from_slice(bytes)?;
         let wrong = |text: String| Err(PlanError::Wrong(text));
+        if spec.limits.max_request > MAX_REQUEST {
+            return wrong(format!("max_request is more than {MAX_REQUEST} bytes"));
+        }
         let mut index = HashMap::new();
         for (i, cluster) in spec.clusters.iter().enumerate() {
             if index.insert(cluster.name.as_str(), i).is_some() {

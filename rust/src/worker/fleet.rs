@@ -74,10 +74,8 @@ impl Fleet {
         let mut names = Vec::new();
         for listener in &plan.listeners {
             for address in &listener.bind {
-                let known =
-                    state.bound.iter().find(|(name, old, _)| *name == listener.name && old == address);
-                if let Some(known) = known {
-                    names.push(known.clone());
+                if let Some((_, _, local)) = state.bound.iter().find(|(_, old, _)| old == address) {
+                    names.push((listener.name.clone(), address.clone(), local.clone()));
                     continue;
                 }
                 let socket = Bound::bind(&listener.name, address)?;

@@ -121,7 +121,7 @@ impl<'a> Worker<'a> {
             return Duration::ZERO;
         }
         let mut at = self.engine.next_tick().min(now.ms + LONGEST_WAIT_MS);
-        if self.accept_at > now.ms {
+        if self.accept_at != 0 {
             at = at.min(self.accept_at);
         }
         Duration::from_millis(at.saturating_sub(now.ms))
@@ -200,11 +200,10 @@ impl<'a> Worker<'a> {
             return;
         }
         for place in &mut self.listeners {
-            let stays = place.as_ref().is_some_and(|old| {
-                plan.listeners.iter().any(|l| l.name == old.listener && l.bind.contains(&old.address))
-            });
-            if !stays {
-                *place = None;
+            let Some(old) = place else { continue };
+            match plan.listeners.iter().find(|l| l.bind.contains(&old.address)) {
+                Some(listener) => old.listener.clone_from(&listener.name),
+                None => *place = None,
             }
         }
         self.engine.apply(Arc::clone(&plan));
@@ -380,6 +379,10 @@ impl<'a> Worker<'a> {
                 return;
             }
             let total: usize = slices.iter().map(|s| s.len()).sum();
+            if total == 0 {
+                let epoch = socket.epoch;
+                return self.engine.upstream_closed(key, epoch, "internal error: bytes to be sent are gone");
+            }
             match socket.stream.write_vectored(slices) {
                 Io::Done(n) => {
                     socket.ready.writable = n == total;
@@ -483,6 +486,9 @@ impl<'a> Worker<'a> {
         let detail = format!("{} sessions were closed at the limit", left.len());
         for id in left {
             self.close(id);
+        }
+        for (replica, effects) in self.engine.undelivered() {
+            self.tell("lost", replica, format!("{effects} effects were not delivered when the drain ended"));
         }
         self.tell("drained", String::new(), detail);
     }

@@ -25,7 +25,7 @@ enum Expect {
     /// What the primary answered to this command, or an error that is honest about it.
     Ran { number: u32, large: bool },
     /// `QUEUED`.
-    Queued(u32),
+    Queued,
     /// What the primary answered to these commands, run as one.
     Exec { numbers: Vec<u32>, large: bool },
     /// The commands since MULTI are forgotten.
@@ -177,7 +177,7 @@ impl Client {
             let (number, large) = Self::command(out, rng, numbers, mix);
             any_large |= large;
             queued.push(number);
-            self.expect.push_back(Expect::Queued(number));
+            self.expect.push_back(Expect::Queued);
         }
         if rng.one_in(8) {
             encode::command(out, &["DISCARD"]);
@@ -228,8 +228,8 @@ impl Client {
                 _ => return wrong("no SELECT is answered so".into()),
             },
             Expect::Integer if frame.starts_with(b":") => {}
-            Expect::Queued(_) if frame == b"+QUEUED\r\n" => {}
-            Expect::Queued(_) if fate == Fate::Refused => self.spoilt = true,
+            Expect::Queued if frame == b"+QUEUED\r\n" => {}
+            Expect::Queued if fate == Fate::Refused => self.spoilt = true,
             Expect::Discarded(numbers) if frame == b"+OK\r\n" => {
                 self.never.extend(numbers);
                 self.spoilt = false;
@@ -256,7 +256,10 @@ impl Client {
                         }
                         Some(ran) if ran.reply.bytes(self.resp) != frame => {
                             let said = ran.reply.bytes(self.resp);
-                            return wrong(format!("the primary said {}", said[..said.len().min(120)].escape_ascii()));
+                            return wrong(format!(
+                                "the primary said {}",
+                                said[..said.len().min(120)].escape_ascii()
+                            ));
                         }
                         Some(_) => {}
                     },
@@ -267,15 +270,16 @@ impl Client {
         Ok(())
     }
 
-    /// The connection ended. `Err`: it should not have.
-    pub fn end(&mut self, cuts: u64) -> Result<(), String> {
+    /// The connection ended. `Err`: it should not have. `may_overflow`: long replies may exceed a bound, or be cut off.
+    pub fn end(&mut self, may_overflow: bool) -> Result<(), String> {
         self.closed = true;
-        let large = |e: &Expect| matches!(e, Expect::Ran { large: true, .. } | Expect::Exec { large: true, .. });
+        let large =
+            |e: &Expect| matches!(e, Expect::Ran { large: true, .. } | Expect::Exec { large: true, .. });
         if self.finished && self.expect.is_empty() || self.reading != Reading::AtOnce {
             return Ok(());
         }
         // A reply that was half out when its Redis went away can only end with the connection.
-        if cuts > 0 && self.expect.iter().any(large) {
+        if may_overflow && self.expect.iter().any(large) {
             return Ok(());
         }
         Err(format!("c{} was closed while it waited for {}", self.name, self.next_expected()))
@@ -298,7 +302,9 @@ enum Fate {
 impl Fate {
     fn of(frame: &[u8]) -> Self {
         match frame {
-            [b'-', rest @ ..] if rest.starts_with(b"UNAVAILABLE ") || rest.starts_with(b"TIMEOUT ") => Self::NotSent,
+            [b'-', rest @ ..] if rest.starts_with(b"UNAVAILABLE ") || rest.starts_with(b"TIMEOUT ") => {
+                Self::NotSent
+            }
             [b'-', rest @ ..] if rest.starts_with(b"INDOUBT ") => Self::InDoubt,
             [b'-', rest @ ..] if rest.starts_with(b"CROSSROUTE ") => Self::Refused,
             _ => Self::Reply,

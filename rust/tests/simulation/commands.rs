@@ -78,7 +78,8 @@ impl Redis {
     }
 
     fn run(&mut self, name: &[u8], db: u16, args: &[Vec<u8>]) -> Value {
-        let drawn = matches!(name, b"EVAL" | b"SPOP" | b"INCRBYFLOAT" | b"HINCRBYFLOAT" | b"SETNX" | b"RENAMENX");
+        let drawn =
+            matches!(name, b"EVAL" | b"SPOP" | b"INCRBYFLOAT" | b"HINCRBYFLOAT" | b"SETNX" | b"RENAMENX");
         assert!(!(drawn && self.takes_effects_only), "{} got {}", self.name, text(name));
         let key = args.get(1).map_or(&[][..], Vec::as_slice);
         match name {
@@ -137,7 +138,11 @@ impl Redis {
             b"LPUSH" | b"RPUSH" => {
                 let list = value_of!(self, db, key, List, VecDeque::new());
                 for value in &args[2..] {
-                    if name == b"LPUSH" { list.push_front(value.clone()) } else { list.push_back(value.clone()) }
+                    if name == b"LPUSH" {
+                        list.push_front(value.clone())
+                    } else {
+                        list.push_back(value.clone())
+                    }
                 }
                 Value::Integer(list.len() as i64)
             }
@@ -215,7 +220,8 @@ impl Redis {
             }
             b"SWAPDB" => {
                 let (a, b): (u16, u16) = (text(key).parse().unwrap(), text(&args[2]).parse().unwrap());
-                let (first, second) = (self.dbs.remove(&a).unwrap_or_default(), self.dbs.remove(&b).unwrap_or_default());
+                let (first, second) =
+                    (self.dbs.remove(&a).unwrap_or_default(), self.dbs.remove(&b).unwrap_or_default());
                 self.dbs.insert(b, first);
                 self.dbs.insert(a, second);
                 OK

@@ -34,9 +34,7 @@ pub fn plan(routes: Routes, bounds: &Bounds, generation: u64) -> Arc<Plan> {
         let reads = if bounds.reads && i == 1 { "include" } else { "exclude" };
         json!({"cluster": NAMES[i], "reads": reads})
     };
-    let route = |prefix: &str, mirrors: Vec<Value>| {
-        json!({"prefix": prefix, "remove_prefix": false, "cluster": "p", "mirrors": mirrors})
-    };
+    let route = |prefix: &str, mirrors: Vec<Value>| json!({"prefix": prefix, "remove_prefix": false, "cluster": "p", "mirrors": mirrors});
     let routes = match routes {
         Routes::All(n) => vec![route("", (1..=n).map(mirror).collect())],
         Routes::Split => vec![route("l", vec![mirror(1)]), route("", vec![mirror(2)])],

@@ -238,7 +238,9 @@ impl Redis {
 
     fn info(&self, section: &[u8], loading: bool) -> Value {
         let text = match section {
-            b"server" => format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{}-{}\r\n", self.name, self.runs),
+            b"server" => {
+                format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{}-{}\r\n", self.name, self.runs)
+            }
             b"persistence" => format!("loading:{}\r\nloading_loaded_perc:50\r\n", u8::from(loading)),
             _ => "role:master\r\n".to_owned(),
         };

@@ -47,7 +47,10 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
     let db = rng.below(4);
     let mut line = match rng.below(58) {
         0..=3 => format!("SET {s} {text}"),
-        4 => format!("SET {s} {text} {}", rng.pick(&["NX", "XX", "GET", "KEEPTTL", "XX GET", "NX GET", "XX KEEPTTL"])),
+        4 => format!(
+            "SET {s} {text} {}",
+            rng.pick(&["NX", "XX", "GET", "KEEPTTL", "XX GET", "NX GET", "XX KEEPTTL"])
+        ),
         5 => format!("SET {s} {text} PX {far}"),
         6 => format!("SET {s} {text} EX {} {}", far / 1_000, rng.pick(&["NX", "XX", "GET", "XX GET"])),
         7 => format!("SETEX {s} {} {text}", far / 1_000),
@@ -91,11 +94,15 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
         _ => format!("MSET {s} {text} {} {text}", rng.pick(TEXTS)),
     };
     if mix.large && rng.one_in(14) {
-        line = rng.pick(&["GET big", "GET big", "GETDEL big", "SET", "APPEND", "SET x GET", "LPUSH", "LPOP lbig"]).to_owned();
+        line = rng
+            .pick(&["GET big", "GET big", "GETDEL big", "SET", "APPEND", "SET x GET", "LPUSH", "LPOP lbig"])
+            .to_owned();
         large = line != "SET" && line != "APPEND" && line != "LPUSH";
     }
     if mix.keys_unknown && rng.one_in(60) {
-        line = rng.pick(&["FLUSHALL ASYNC", "FLUSHDB SYNC", "SWAPDB 0 1", "SWAPDB 1 2", "NOSUCH key"]).to_owned();
+        line = rng
+            .pick(&["FLUSHALL ASYNC", "FLUSHDB SYNC", "SWAPDB 0 1", "SWAPDB 1 2", "NOSUCH key"])
+            .to_owned();
     }
     let huge = tag::value(number, rng.pick(&[10_000, 33_000, 60_000, 120_000]));
     let args = match line.as_str() {

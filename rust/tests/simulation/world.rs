@@ -118,7 +118,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let registry = Arc::new(Registry::default());
         let plan = plan(options.routes, &options.bounds, 1);
-        let engine = Engine::new(plan, Arc::clone(&registry), Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS }, seed);
+        let engine =
+            Engine::new(plan, Arc::clone(&registry), Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS }, seed);
         let mut redises: Vec<Redis> = NAMES.iter().map(|name| Redis::new(name, rng.fork())).collect();
         redises.iter_mut().skip(1).for_each(|mirror| mirror.takes_effects_only = true);
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
@@ -210,6 +211,7 @@ impl World {
         for i in (1..ids.len()).rev() {
             ids.swap(i, self.rng.index(i + 1));
         }
+        let mut notes = Vec::new();
         for id in ids {
             let Some(link) = self.links.get_mut(&id) else { continue };
             let redis = &mut self.redises[link.redis];
@@ -217,14 +219,11 @@ impl World {
                 let most = if self.rng.one_in(4) { 1 + self.rng.index(200) } else { usize::MAX };
                 let bytes = link.up.receive(now, most);
                 let out = redis.receive(link.connection, &bytes, now);
+                link.down.send(now, &out, &mut self.rng);
                 if self.trace.is_some() && !bytes.is_empty() {
                     let shown = |b: &[u8]| b[..b.len().min(240)].escape_ascii().to_string();
-                    let line = format!("{} #{}: {} -> {}", redis.name, link.connection, shown(&bytes), shown(&out));
-                    link.down.send(now, &out, &mut self.rng);
-                    self.note(line);
-                    continue;
+                    notes.push(format!("{} #{}: {} -> {}", redis.name, link.connection, shown(&bytes), shown(&out)));
                 }
-                link.down.send(now, &out, &mut self.rng);
                 if link.up.at_end(now) {
                     redis.hang_up(link.connection);
                 }
@@ -238,6 +237,7 @@ impl World {
                 }
             }
         }
+        notes.into_iter().for_each(|line| self.note(line));
     }
 
     fn run_clients(&mut self) {
@@ -257,13 +257,21 @@ impl World {
             let bytes = client.down.receive(self.now, usize::MAX);
             let ended = client.down.at_end(self.now);
             if !bytes.is_empty() {
-                say!(self, "c{} hears {}", self.clients[index].name, bytes[..bytes.len().min(240)].escape_ascii());
+                say!(
+                    self,
+                    "c{} hears {}",
+                    self.clients[index].name,
+                    bytes[..bytes.len().min(240)].escape_ascii()
+                );
                 let verdict = self.clients[index].hear(&bytes, &self.redises[0]);
                 self.check(verdict);
             }
             if ended {
                 say!(self, "c{} sees the end", self.clients[index].name);
-                let verdict = self.clients[index].end(self.cuts);
+                let verdict = {
+                    let may_overflow = self.cuts > 0 || self.options.bounds.max_output < 1 << 20;
+                    self.clients[index].end(may_overflow)
+                };
                 if !self.draining {
                     self.check(verdict);
                 }
@@ -414,7 +422,8 @@ impl World {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.engine.upstream_output(key, &mut slices);
             let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
-            let Some(socket) = self.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked) else {
+            let Some(socket) = self.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked)
+            else {
                 return;
             };
             if count == 0 {
@@ -483,7 +492,9 @@ impl World {
             }
             for intent in intents {
                 match intent {
-                    Intent::Connect { upstream, epoch, address, .. } => self.connect(upstream, epoch, &address),
+                    Intent::Connect { upstream, epoch, address, .. } => {
+                        self.connect(upstream, epoch, &address)
+                    }
                     Intent::CloseUpstream { upstream } => self.close_upstream(upstream),
                     Intent::CloseSession { session } => {
                         if self.sessions.get(&session.slot).is_some_and(|s| s.id == session) {
@@ -577,6 +588,19 @@ impl World {
         self.clients[index].finished = true;
         self.clients[index].up.close(self.now, &mut self.rng);
         self.note(format!("c{} closes its half", self.clients[index].name));
+    }
+
+    /// The sessions that the engine still has, in words.
+    pub fn left(&self) -> Vec<String> {
+        let show = |socket: &SessionSocket| {
+            let c = &self.clients[socket.client];
+            format!(
+                "c{} {:?} finished {} vanished {} readable {} wants_read {} blocked {} input ended {} waits for {}",
+                c.name, c.reading, c.finished, c.vanished, socket.readable, self.engine.wants_read(socket.id),
+                socket.blocked, c.up.at_end(self.now), c.waits_for()
+            )
+        };
+        self.sessions.values().map(show).collect()
     }
 
     /// Forget clients that are gone, once the engine has forgotten them too.
