@@ -8,6 +8,18 @@ Only :mod:`redisha.core` imports this module.
 
 from typing import final
 
+__all__ = [
+    "BindError",
+    "Core",
+    "Event",
+    "PlanError",
+    "ReplyError",
+    "ReplyReader",
+    "__version__",
+    "command_table",
+    "encode_command",
+]
+
 __version__: str
 
 class PlanError(ValueError):

@@ -41,6 +41,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use run::{Outcome, live, usual};
 use world::{Options, World};
 
+/// Events shown when a seed fails; all of them with `SEED`.
+const LAST_EVENTS: usize = 120;
+
 fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -64,9 +67,12 @@ fn explore(name: &str, count: u64, options: impl Fn(u64) -> Options) -> Outcome 
                 total.copies += outcome.copies;
             }
             _ => {
+                run::FAILED.store(true, std::sync::atomic::Ordering::Relaxed);
                 let mut world = World::new(seed, options(seed), true);
                 let again = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
-                for line in world.trace.iter().flatten() {
+                let trace = world.trace.take().unwrap_or_default();
+                let skipped = if one.is_some() { 0 } else { trace.len().saturating_sub(LAST_EVENTS) };
+                for line in trace.iter().skip(skipped) {
                     eprintln!("{line}");
                 }
                 eprintln!("{:?}", options(seed));
@@ -84,4 +90,39 @@ fn everything_adds_up() {
     if environment("SEED").is_none() {
         assert!(total.answered > 0 && total.ran > 0 && total.cuts > 0 && total.copies > 0, "{total:?}");
     }
+}
+
+/// The log holds next to nothing: mirrors that lag lose effects, and say so; nothing else suffers.
+#[test]
+fn a_tiny_log_loses_effects_and_says_so() {
+    let total = explore("a_tiny_log_loses_effects_and_says_so", 30, |seed| {
+        let mut options = usual(seed);
+        options.bounds.log_bytes = 200_000;
+        options
+    });
+    if environment("SEED").is_none() {
+        assert!(total.lost > 0, "{total:?}");
+    }
+}
+
+/// Commands whose keys nobody knows: what is in doubt of them is lost, and said to be.
+#[test]
+fn unknown_keys() {
+    explore("unknown_keys", 30, |seed| {
+        let mut options = usual(seed);
+        options.mix.keys_unknown = true;
+        options.bounds.max_output = 8 << 20;
+        options
+    });
+}
+
+/// Plans come and go while commands are in flight.
+#[test]
+fn plans_change() {
+    explore("plans_change", 30, |seed| {
+        let mut options = usual(seed);
+        options.routes = plans::Routes::All(2);
+        options.reload = true;
+        options
+    });
 }

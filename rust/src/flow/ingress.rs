@@ -396,7 +396,9 @@ impl Engine {
     /// `n` bytes of a session's output have left.
     pub fn session_wrote(&mut self, id: SessionId, n: usize) {
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
-        session.wrote(n);
+        if let Some(buffer) = session.wrote(n) {
+            self.buffers.put(buffer);
+        }
         let listener = session.listener;
         session.active_ms = self.now.ms;
         if session.paused && session.may_resume() {

@@ -38,7 +38,8 @@ fn keys_of_one(request: &Request<'_>, db: u16, found: &mut Vec<Key>) -> Option<(
     let mut indices = SmallVec::new();
     match keys(command, request, &mut indices) {
         // A message is not data.
-        KeysResult::Known if !indices.is_empty() || !command.is_write() || command.flags.contains(Flags::PUBSUB) => {}
+        KeysResult::Known
+            if !indices.is_empty() || !command.is_write() || command.flags.contains(Flags::PUBSUB) => {}
         _ => return None,
     }
     for &i in &indices {

@@ -21,6 +21,9 @@ use super::upstream::{Entered, Upstream};
 const UNSENT_MAX: usize = 1 << 20;
 /// Most copies in flight on a primary: what clients wait for comes first.
 const COPIES_MAX: u32 = 64;
+/// A replica that acknowledges nothing for so long, while the log is full of what it was sent, is cut off. (One that
+/// still does goes on: were it cut off too, its copies would fill the log again, and it would never get further.)
+const HOLD_MS: u64 = 1_000;
 /// A message older than this is not delivered to a mirror's subscribers.
 const PUBLISH_MS: u64 = 1_000;
 
@@ -71,9 +74,6 @@ impl Engine {
                         continue;
                     }
                 }
-                if entry.kind != Kind::Sync && !replica.repair.is_empty() {
-                    spread_doubt(replica, entry, log.bytes(entry));
-                }
                 upstream.out.push_log(entry.piece);
                 if entry.selects {
                     upstream.forget_db();
@@ -100,7 +100,9 @@ impl Engine {
         }
         for bit in (0..32).filter(|bit| trimmed.holders & (1 << bit) != 0) {
             let sequencer = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut());
-            if let Some(upstream) = sequencer.and_then(|s| s.replica(bit)).map(|r| r.upstream) {
+            if let Some(upstream) = sequencer.and_then(|s| s.replica(bit)).map(|r| r.upstream)
+                && self.upstreams.get(upstream).is_some_and(|u| u.waiting_since + HOLD_MS <= self.now.ms)
+            {
                 self.break_upstream(upstream, "the log is full and it does not acknowledge");
             }
         }
@@ -217,6 +219,12 @@ impl Engine {
                 replica.stats.label.set("reason", format!("it refused an effect: {text}"));
             }
         }
+        // Now, and not when it was sent: an effect before it may have been refused since.
+        if let Some(entry) = entry
+            && !replica.repair.is_empty()
+        {
+            spread_doubt(replica, &entry, log.bytes(&entry), position);
+        }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
     }
 }
@@ -259,14 +267,14 @@ fn is_wanted(entry: &Entry, replica: &Replica, now_ms: u64) -> bool {
 }
 
 /// An effect of several keys, one of which is in doubt, puts them all in doubt.
-fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8]) {
+fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
     if entry.kind != Kind::Write {
         return;
     }
-    let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes) };
+    let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes, position) };
     if keys.len() > 1 && keys.iter().any(|k| replica.repair.contains(k)) {
         for key in keys {
-            if !replica.repair.doubt(key, replica.next) {
+            if !replica.repair.doubt(key, position) {
                 replica.stats.count.lost_total.inc();
             }
         }
@@ -274,12 +282,12 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8]) {
 }
 
 /// An effect that names no keys, while some are in doubt: what is stale may be somewhere else afterwards.
-fn spread_everywhere(replica: &mut Replica, bytes: &[u8]) {
+fn spread_everywhere(replica: &mut Replica, bytes: &[u8], position: u64) {
     let mut scanner = RequestScanner::default();
     scanner.scan(bytes, ANY);
     let request = scanner.request(bytes);
     match (lookup(request.arg(0)).map(|c| c.name), database(request.arg(1)), database(request.arg(2))) {
-        (Some("swapdb"), Ok(a), Ok(b)) => replica.repair.swap(a, b, replica.next),
+        (Some("swapdb"), Ok(a), Ok(b)) => replica.repair.swap(a, b, position),
         (Some("flushall" | "flushdb" | "script" | "function" | "publish" | "spublish"), ..) => {}
         _ => replica.stats.count.lost_total.inc(),
     }

@@ -18,6 +18,7 @@
 
 mod apply;
 mod backoff;
+mod buffers;
 mod call;
 pub mod effect;
 mod forward;
@@ -48,6 +49,7 @@ use crate::plan::{Address, Limits, Plan};
 use crate::resp::RequestScanner;
 use crate::stats::{EndpointStats, ListenerStats, Registry};
 
+use buffers::Buffers;
 use handshake::Credentials;
 use sequencer::Sequencer;
 use session::Session;
@@ -179,6 +181,8 @@ pub struct Engine {
     runnable: Vec<SessionId>,
     /// Sessions that hold much memory.
     heavy: Vec<SessionId>,
+    /// Large output buffers, handed from session to session.
+    buffers: Buffers,
     /// Scanner of commands that begin and end in one read.
     scanner: RequestScanner,
     /// Room for a rewritten command or an effect.
@@ -211,6 +215,7 @@ impl Engine {
             dirty_sequencers: Vec::new(),
             runnable: Vec::new(),
             heavy: Vec::new(),
+            buffers: Buffers::default(),
             scanner: RequestScanner::default(),
             scratch: Vec::new(),
             adoption: None,

@@ -296,6 +296,11 @@ impl Engine {
     pub(super) fn settle(&mut self, ticket: Ticket, write: impl FnOnce(&mut Vec<u8>)) {
         let (id, number) = ticket.settle();
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
+        if session.output.capacity() == 0
+            && let Some(buffer) = self.buffers.take()
+        {
+            session.output = buffer;
+        }
         session.answer(number, write);
         Self::mark_session(session, &mut self.dirty_sessions);
         if session.wait == Wait::Quiet && session.in_flight() == 0 {

@@ -12,6 +12,8 @@ use super::ticket::{SessionId, Ticket};
 
 /// Past this much unread output no more commands are read from the client.
 const OUTPUT_PAUSE: usize = 1 << 20;
+/// Largest output buffer that a session keeps for its next replies.
+const OUTPUT_KEEP: usize = 64 * 1024;
 /// Most commands of one session in flight: at first, at most, and at least. It grows with every short reply and is
 /// halved by a long one, so that one client's large replies do not fill the line that all share.
 const WINDOW: (u32, u32, u32) = (64, 1024, 4);
@@ -282,19 +284,20 @@ impl Session {
         self.extra.as_ref().is_some_and(|e| e.transaction.is_some())
     }
 
-    /// `n` bytes of output have left.
-    pub fn wrote(&mut self, n: usize) {
+    /// `n` bytes of output have left. Gives the output's buffer when it is empty and larger than a session keeps.
+    pub fn wrote(&mut self, n: usize) -> Option<Vec<u8>> {
         self.written += n;
         if self.written == self.output.len() {
             self.output.clear();
             self.written = 0;
-            if self.output.capacity() > OUTPUT_PAUSE / 16 {
-                self.output = Vec::new();
+            if self.output.capacity() > OUTPUT_KEEP {
+                return Some(std::mem::take(&mut self.output));
             }
         } else if self.written > OUTPUT_PAUSE {
             self.output.drain(..self.written);
             self.written = 0;
         }
+        None
     }
 
     /// Bytes missing to the command that is being received; 0 between commands.

@@ -235,7 +235,7 @@ impl Engine {
         let logs: usize =
             self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
         let queues: usize = self.upstreams.iter().map(|(_, u)| u.out.held() + u.partial.capacity()).sum();
-        let mut total = logs + queues;
+        let mut total = logs + queues + self.buffers.held();
         let mut weights = Vec::with_capacity(self.heavy.len());
         let sessions = &mut self.sessions;
         self.heavy.retain(|id| {
@@ -263,6 +263,7 @@ impl Engine {
 
     /// Close sessions that outstayed a timeout, give back memory of those that rest.
     fn sweep_sessions(&mut self) {
+        self.buffers.take(); // one a second: what a burst left goes in time
         let (idle, handshake) = (self.limits.idle_timeout_ms, self.limits.handshake_timeout_ms);
         let mut late = Vec::new();
         for (slot, session) in &mut self.sessions {

@@ -103,6 +103,17 @@ mod tests {
         assert!(moved < 500, "{moved} keys moved between endpoints that stayed");
     }
 
+    /// Where Envoy 1.40 put these keys: three static endpoints, MAGLEV, one redis_proxy.
+    #[test]
+    fn keys_are_where_envoy_puts_them() {
+        let ring = Maglev::new(["127.0.0.1:7811", "127.0.0.1:7812", "127.0.0.1:7813"].into_iter(), true);
+        let homes: Vec<usize> = (0..30).filter_map(|i| ring.pick(format!("key:{i}").as_bytes())).collect();
+        assert_eq!(
+            homes,
+            [2, 2, 2, 0, 2, 1, 2, 1, 2, 0, 2, 0, 0, 0, 2, 0, 1, 1, 2, 1, 1, 1, 0, 0, 2, 1, 2, 2, 2, 0]
+        );
+    }
+
     #[test]
     fn hash_tags_keep_keys_together() {
         let ring = Maglev::new(["a:1", "b:1", "c:1"].into_iter(), true);

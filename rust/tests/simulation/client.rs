@@ -307,6 +307,9 @@ impl Fate {
             }
             [b'-', rest @ ..] if rest.starts_with(b"INDOUBT ") => Self::InDoubt,
             [b'-', rest @ ..] if rest.starts_with(b"CROSSROUTE ") => Self::Refused,
+            [b'-', rest @ ..] if rest.starts_with(b"EXECABORT Transaction discarded because the conf") => {
+                Self::Refused
+            }
             _ => Self::Reply,
         }
     }

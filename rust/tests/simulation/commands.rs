@@ -102,6 +102,11 @@ impl Redis {
                 Value::Integer(args[1..].iter().filter(|key| self.item(db, key).is_some()).count() as i64)
             }
             b"SET" => self.set(db, args),
+            b"SETEX" => {
+                let expires = self.later(&args[2], 1_000);
+                self.put(db, key, Item { data: Data::Text(args[3].clone()), expires });
+                OK
+            }
             b"SETNX" if self.item(db, key).is_some() => Value::Integer(0),
             b"SETNX" => {
                 self.put(db, key, Item { data: Data::Text(args[2].clone()), expires: None });
@@ -231,6 +236,12 @@ impl Redis {
         }
     }
 
+    /// So many units from now.
+    fn later(&self, number: &[u8], unit_ms: u64) -> Option<u64> {
+        assert!(self.takes_relative_time, "{} was sent a relative time", self.name);
+        Some(self.now_ms() + text(number).parse::<u64>().ok()? * unit_ms)
+    }
+
     fn set(&mut self, db: u16, args: &[Vec<u8>]) -> Value {
         let (mut nx, mut xx, mut get, mut keep, mut expires) = (false, false, false, false, None);
         let mut i = 3;
@@ -243,6 +254,10 @@ impl Redis {
                 b"PXAT" => {
                     i += 1;
                     expires = text(&args[i]).parse().ok();
+                }
+                unit @ (b"EX" | b"PX") => {
+                    i += 1;
+                    expires = self.later(&args[i], if unit == b"EX" { 1_000 } else { 1 });
                 }
                 other => panic!("{} got SET with {}", self.name, text(other)),
             }
@@ -376,10 +391,9 @@ impl Redis {
         let at = match name {
             b"PEXPIREAT" => n,
             b"EXPIREAT" => n * 1_000,
-            _ => {
-                assert!(n <= 0, "{} was sent a relative time", self.name);
-                0
-            }
+            b"EXPIRE" if n > 0 => self.later(&args[2], 1_000).map_or(0, |at| at as i64),
+            b"PEXPIRE" if n > 0 => self.later(&args[2], 1).map_or(0, |at| at as i64),
+            _ => 0,
         };
         let now = self.now_ms();
         let Some(item) = self.item(db, &args[1]) else { return Value::Integer(0) };
@@ -410,6 +424,7 @@ impl Redis {
             None => return Value::Bulk(found),
             Some(b"PERSIST") => None,
             Some(b"PXAT") => text(&args[3]).parse().ok(),
+            Some(b"PX") => self.later(&args[3], 1),
             Some(other) => panic!("{} got GETEX with {}", self.name, text(other)),
         };
         if let Some(item) = self.item(db, &args[1]) {
@@ -427,7 +442,7 @@ impl Redis {
             return Value::Error("ERR Bad data format".into());
         };
         let at: u64 = text(&args[2]).parse().unwrap();
-        assert!(at == 0 || has(b"ABSTTL"), "{} was sent a relative time", self.name);
+        let at = if at > 0 && !has(b"ABSTTL") { self.later(&args[2], 1).unwrap_or(0) } else { at };
         self.remove(db, &args[1]);
         let expires = (at > 0).then_some(at);
         if expires.is_none_or(|at| at > self.now_ms()) {

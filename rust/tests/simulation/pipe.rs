@@ -42,6 +42,11 @@ impl Pipe {
         if self.lost { usize::MAX } else { self.room.saturating_sub(self.held) }
     }
 
+    /// Whether something is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.held > 0
+    }
+
     /// Send, in pieces that arrive one after the other.
     pub fn send(&mut self, now: u64, mut bytes: &[u8], rng: &mut Rng) {
         self.sent += bytes.len() as u64;
@@ -99,10 +104,12 @@ impl Pipe {
         if self.lost {
             return;
         }
-        let keep = rng.index(self.segments.len() + 1);
+        let here = self.segments.iter().take_while(|(at, _)| *at <= now).count();
+        let keep = here + rng.index(self.segments.len() - here + 1);
         self.segments.truncate(keep);
-        if let Some((_, bytes)) = self.segments.back_mut()
+        if keep > here
             && rng.one_in(2)
+            && let Some((_, bytes)) = self.segments.back_mut()
         {
             let n = rng.index(bytes.len());
             bytes.truncate(n);
@@ -110,7 +117,7 @@ impl Pipe {
         self.segments.retain(|(_, bytes)| !bytes.is_empty());
         if rng.one_in(3) {
             let late = rng.below(400_000);
-            self.segments.iter_mut().for_each(|(at, _)| *at += late);
+            self.segments.iter_mut().skip(here).for_each(|(at, _)| *at += late);
         }
         self.held = self.segments.iter().map(|(_, b)| b.len()).sum();
         self.last = self.segments.back().map_or(now, |(at, _)| (*at).max(now));

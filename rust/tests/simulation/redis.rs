@@ -59,6 +59,8 @@ pub struct Redis {
     pub full_until: u64,
     /// Commands that are decided or drawn are an error here.
     pub takes_effects_only: bool,
+    /// Relative times may come here: there are plans without mirrors, so they are not made absolute.
+    pub takes_relative_time: bool,
     connections: BTreeMap<u64, Connection>,
     next_id: u64,
     runs: u64,
@@ -79,6 +81,7 @@ impl Redis {
             loading_until: 0,
             full_until: 0,
             takes_effects_only: false,
+            takes_relative_time: false,
             connections: BTreeMap::new(),
             next_id: 1,
             runs: 1,

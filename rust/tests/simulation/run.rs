@@ -1,5 +1,7 @@
 //! One run: trouble, then quiet, then the accounts.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use redisha_core::flow::UNSETTLED;
 use serde_json::Value as Json;
 
@@ -11,6 +13,12 @@ use super::world::{Options, World};
 
 /// Longest wait for an end that must come, in microseconds of simulated time.
 const PATIENCE: u64 = 60_000_000;
+
+/// What the engine may keep for the next burst (its spare buffers), in bytes.
+const KEPT: u64 = 8 << 20;
+
+/// A run has failed.
+pub static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -44,8 +52,10 @@ pub fn live(world: &mut World) -> Outcome {
     }
     until(world, "all to be drained", |w| w.engine.is_drained());
     // Counters and memory are looked after once in a second.
-    for _ in 0..200 {
-        world.pass(20_000);
+    let end = world.now + 4_000_000;
+    while world.now < end {
+        let us = if world.is_busy() { 1_000 } else { 20_000 };
+        world.pass(us);
     }
     account(world)
 }
@@ -155,7 +165,7 @@ fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) {
             let (replicas, endpoints) = (&all["replicas"], &all["endpoints"]);
             panic!("waited for {what}; {stuck:?}; {:?}; {replicas} {endpoints}", world.left());
         }
-        let us = if world.now + PATIENCE < deadline + 1_000_000 { 300 } else { 20_000 };
+        let us = if world.is_busy() { 1_000 } else { 10_000 };
         world.pass(us);
     }
 }
@@ -186,7 +196,9 @@ fn account(world: &mut World) -> Outcome {
         cuts: world.cuts,
         copies: sum("replicas", "resync_keys_total"),
     };
-    assert_eq!(UNSETTLED.load(std::sync::atomic::Ordering::Relaxed), 0, "tickets were dropped");
+    // A run that fails in another thread drops its tickets while it unwinds.
+    let failed = FAILED.load(Ordering::Relaxed);
+    assert!(failed || UNSETTLED.load(Ordering::Relaxed) == 0, "tickets were dropped unsettled");
     for name in ["downstream_cx_active", "downstream_rq_active"] {
         assert_eq!(sum("listeners", name), 0, "{name}");
     }
@@ -194,7 +206,8 @@ fn account(world: &mut World) -> Outcome {
     assert_eq!(sum("replicas", "repair_keys"), 0, "repair_keys");
     assert_eq!(sum("replicas", "lag"), 0, "lag");
     let memory = statistics["worker"]["memory_bytes"].as_u64().unwrap();
-    assert_eq!(memory, 0, "memory was not given back");
+    assert!(memory <= KEPT, "{memory} bytes were not given back");
+    assert_eq!((sum("logs", "entries"), sum("logs", "bytes")), (0, 0), "the log was not given back");
     let Options { mix, bounds, reload, .. } = world.options;
     let all_fits = bounds.log_bytes > 1 << 20 && (!mix.large || bounds.max_output > 1 << 20);
     if !mix.keys_unknown && !reload && all_fits {
@@ -278,7 +291,7 @@ pub fn usual(seed: u64) -> Options {
         chaos: seed % 8 != 7,
         rude: seed % 16 != 15,
         reload: false,
-        steps: 900,
+        steps: 700,
         clients: 5,
     }
 }

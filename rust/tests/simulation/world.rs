@@ -20,7 +20,7 @@ use super::script::Mix;
 use super::tag;
 
 /// Lines of the trace that are kept.
-const TRACE: usize = 400;
+const TRACE: usize = 40_000;
 
 /// How one run is set up.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +122,7 @@ impl World {
             Engine::new(plan, Arc::clone(&registry), Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS }, seed);
         let mut redises: Vec<Redis> = NAMES.iter().map(|name| Redis::new(name, rng.fork())).collect();
         redises.iter_mut().skip(1).for_each(|mirror| mirror.takes_effects_only = true);
+        redises[0].takes_relative_time = options.reload;
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
         Self {
             now: 1_000,
@@ -222,7 +223,13 @@ impl World {
                 link.down.send(now, &out, &mut self.rng);
                 if self.trace.is_some() && !bytes.is_empty() {
                     let shown = |b: &[u8]| b[..b.len().min(240)].escape_ascii().to_string();
-                    notes.push(format!("{} #{}: {} -> {}", redis.name, link.connection, shown(&bytes), shown(&out)));
+                    notes.push(format!(
+                        "{} #{}: {} -> {}",
+                        redis.name,
+                        link.connection,
+                        shown(&bytes),
+                        shown(&out)
+                    ));
                 }
                 if link.up.at_end(now) {
                     redis.hang_up(link.connection);
@@ -596,11 +603,25 @@ impl World {
             let c = &self.clients[socket.client];
             format!(
                 "c{} {:?} finished {} vanished {} readable {} wants_read {} blocked {} input ended {} waits for {}",
-                c.name, c.reading, c.finished, c.vanished, socket.readable, self.engine.wants_read(socket.id),
-                socket.blocked, c.up.at_end(self.now), c.waits_for()
+                c.name,
+                c.reading,
+                c.finished,
+                c.vanished,
+                socket.readable,
+                self.engine.wants_read(socket.id),
+                socket.blocked,
+                c.up.at_end(self.now),
+                c.waits_for()
             )
         };
         self.sessions.values().map(show).collect()
+    }
+
+    /// Whether anything is on its way.
+    pub fn is_busy(&self) -> bool {
+        let connecting = |s: &UpstreamSocket| s.connecting.is_some_and(|(at, _)| at != u64::MAX);
+        self.links.values().any(|l| l.up.is_busy() || l.down.is_busy())
+            || self.sockets.values().any(connecting)
     }
 
     /// Forget clients that are gone, once the engine has forgotten them too.
