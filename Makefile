@@ -88,6 +88,17 @@ $(BENCH_STAMP): $(ENV_STAMP) bench.lock
 	$(PIP) install -r bench.lock
 	touch $@
 
+.PHONY: fuzz
+fuzz: ## Fuzz the scanners and effects; FUZZ_SECONDS=n per target. Without cargo-fuzz and nightly: mutate the corpus
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
+		for target in request reply effect; do \
+			cargo +nightly fuzz run --fuzz-dir rust/fuzz $$target -- -max_total_time=$${FUZZ_SECONDS:-60}; \
+		done; \
+	else \
+		echo 'libFuzzer needs: rustup toolchain install nightly && cargo install cargo-fuzz. Until then, mutations:'; \
+		MUTATIONS=$${MUTATIONS:-200000} cargo test --quiet --test corpus; \
+	fi
+
 .PHONY: lock
 lock: ## Make requirements.lock again from pyproject.toml, with the newest versions
 	PYTHON=$(PYTHON) tools/lock.sh

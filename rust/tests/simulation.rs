@@ -112,6 +112,7 @@ fn unknown_keys() {
         let mut options = usual(seed);
         options.mix.keys_unknown = true;
         options.bounds.max_output = 8 << 20;
+        options.databases = if seed % 5 == 1 { 3 } else { redis::DATABASES };
         options
     });
 }

@@ -15,12 +15,10 @@ use super::keys::{ANY, keys_of};
 use super::log::{Entry, Kind, State, UNCHECKED, digest};
 use super::replica::{Key, Replica, WINDOW};
 use super::sequencer::Sequencer;
-use super::upstream::{Entered, Upstream};
+use super::upstream::Entered;
 
 /// Most unsent bytes on a replica's connection.
 const UNSENT_MAX: usize = 1 << 20;
-/// Most copies in flight on a primary: what clients wait for comes first.
-const COPIES_MAX: u32 = 64;
 /// A replica that acknowledges nothing for so long, while the log is full of what it was sent, is cut off. (One that
 /// still does goes on: were it cut off too, its copies would fill the log again, and it would never get further.)
 const HOLD_MS: u64 = 1_000;
@@ -68,7 +66,10 @@ impl Engine {
                     Entered::Refused => {
                         replica.stats.count.lost_total.inc();
                         if entry.kind == Kind::Sync {
-                            drop_copy(replica, entry, log.bytes(entry), replica.next);
+                            // It has no such database: asking again would not end.
+                            for key in keys_of(log.bytes(entry), entry.db).unwrap_or_default() {
+                                replica.repair.copied(&key, replica.next);
+                            }
                         }
                         replica.next += 1;
                         continue;
@@ -120,53 +121,6 @@ impl Engine {
         let subject =
             format!("{} -> {}", replica.stats.label.get("primary"), replica.stats.label.get("mirror"));
         self.tell("lost", subject, "the log is full: effects are being dropped for this mirror".to_owned());
-    }
-
-    /// Have the keys copied whose copy is due.
-    fn ask_for_copies(&mut self, primary: usize) {
-        let Some(count) =
-            self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref()).map(|s| s.replicas.len())
-        else {
-            return;
-        };
-        for bit in 0..count as u32 {
-            loop {
-                let now_ms = self.now.ms;
-                let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {
-                    key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_full())
-                };
-                let serve = self.endpoints[primary].serve[0];
-                let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-                let full = sequencer.copying >= COPIES_MAX;
-                let Some(replica) = sequencer.replica(bit) else { break };
-                if full || !ready(serve, &self.upstreams) || !ready(Some(replica.upstream), &self.upstreams) {
-                    break;
-                }
-                let Some(key) = replica.repair.due(now_ms) else { break };
-                if serve.and_then(|k| self.upstreams.get(k)).is_some_and(|u| u.is_refused(key.0)) {
-                    replica.repair.forget(&key); // the command in doubt named a database that is not there
-                    continue;
-                }
-                match self.copy_key(primary, key.0, &key.1, 1 << bit) {
-                    Some(position) => {
-                        if let Some(replica) =
-                            self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
-                        {
-                            replica.stats.count.resync_keys_total.inc();
-                            replica.repair.asked(key, position);
-                        }
-                    }
-                    None => {
-                        if let Some(replica) =
-                            self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
-                        {
-                            replica.repair.put_back(key);
-                        }
-                        break;
-                    }
-                }
-            }
-        }
     }
 
     /// Keys may differ on replicas as of `position`. `None`: it is not known which.

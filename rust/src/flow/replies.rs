@@ -1,14 +1,10 @@
 //! From a server's bytes to its replies, and from a reply to whom it belongs.
 
-use crate::resp::{Reply, RequestScanner, encode};
+use crate::resp::{Reply, encode};
 
-use super::call::{Call, ClientCall, Convert, NO_ENTRY, TransactionCall, command_of};
-use super::effect::{self, Effect, Rule};
-use super::keys::ANY;
-use super::log::{Kind, State, UNCHECKED, digest};
+use super::call::{Call, Convert, NO_ENTRY};
 use super::session::{Ending, Wait};
 use super::ticket::Ticket;
-use super::transaction::{EXEC, MULTI};
 use super::upstream::{Phase, Role, Stream};
 use super::{Engine, SessionId};
 
@@ -159,11 +155,12 @@ impl Engine {
     fn reply(&mut self, key: usize, bytes: &[u8]) {
         let reply = Reply::new(bytes);
         let upstream = &mut self.upstreams[key];
-        if matches!(upstream.phase, Phase::Handshake { .. }) {
-            return self.handshake_reply(key, reply);
-        }
+        // In the handshake too: taken for a reply, it would put every later one a place too early.
         if bytes.first() == Some(&b'>') {
             return self.protocol_error(key, PUSHED);
+        }
+        if matches!(upstream.phase, Phase::Handshake { .. }) {
+            return self.handshake_reply(key, reply);
         }
         if upstream.out.waiting() > 0 && upstream.answers_unsent() {
             return self.protocol_error(key, "it answered a command before it had all of it");
@@ -279,7 +276,7 @@ impl Engine {
 
     /// Statistics of a client's command that has its reply.
     #[inline]
-    fn finish(&self, key: usize, started_us: u64, ticket: Option<&Ticket>) {
+    pub(super) fn finish(&self, key: usize, started_us: u64, ticket: Option<&Ticket>) {
         let time = self.now.us.saturating_sub(started_us);
         let endpoint = &self.endpoints[self.upstreams[key].endpoint];
         endpoint.stats.count.upstream_rq_active.dec();
@@ -334,178 +331,6 @@ impl Engine {
         if let Some(listener) = self.listeners.get(listener) {
             listener.stats.count.downstream_cx_output_overflow.inc();
         }
-    }
-
-    /// Decide the entry of a client's command.
-    #[inline]
-    fn commit_client(&mut self, key: usize, call: &ClientCall, reply: Reply<'_>) {
-        if call.entry == NO_ENTRY {
-            return;
-        }
-        let (primary, resp) = (self.upstreams[key].endpoint, self.upstreams[key].resp());
-        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-        let mut doubts = None;
-        if call.rule == Rule::Same {
-            let state = if reply.is_error() { State::Nothing } else { State::Committed };
-            sequencer.log.decide(call.entry, state, None);
-            sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
-        } else if let (Some(entry), Some(command)) =
-            (sequencer.log.get(call.entry).copied(), command_of(call.command))
-        {
-            self.scratch.clear();
-            let mut scanner = RequestScanner::default();
-            let sent = sequencer.log.bytes(&entry);
-            scanner.scan(sent, ANY);
-            match effect::commit(call.rule, command, &scanner.request(sent), reply, &mut self.scratch) {
-                Effect::Nothing => sequencer.log.decide(call.entry, State::Nothing, None),
-                Effect::Same => {
-                    sequencer.log.decide(call.entry, State::Committed, None);
-                    sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
-                }
-                Effect::Bytes => {
-                    sequencer.log.decide(call.entry, State::Committed, Some((&self.scratch, 1)));
-                    sequencer
-                        .log
-                        .expect(call.entry, call.rule.expected(reply).map_or(UNCHECKED, |r| digest(r, 2)));
-                }
-                Effect::Sync => {
-                    doubts = Some((super::keys::keys_of(sent, entry.db), entry.replicas));
-                    sequencer.log.decide(call.entry, State::Nothing, None);
-                }
-            }
-        } else {
-            sequencer.log.decide(call.entry, State::Committed, None);
-        }
-        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
-        if let Some((keys, replicas)) = doubts {
-            self.doubt(primary, replicas, call.entry, keys.as_deref());
-        }
-    }
-
-    /// Decide the entry of a transaction: each element of EXEC's reply gives its effect, wrapped again.
-    fn commit_transaction(&mut self, key: usize, call: &TransactionCall, reply: Reply<'_>) {
-        let (primary, resp) = (self.upstreams[key].endpoint, self.upstreams[key].resp());
-        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-        let Some(entry) = sequencer.log.get(call.entry).copied() else { return };
-        if reply.is_error() || reply.is_nil() {
-            sequencer.log.decide(call.entry, State::Nothing, None);
-            return Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
-        }
-        let mut effects = MULTI.to_vec();
-        let (mut count, mut replies) = (0, 2);
-        let mut db = call.db;
-        let mut doubts = Some(Vec::new());
-        let mut unchanged = true;
-        for (item, element) in call.items.iter().zip(reply.elements()) {
-            let frame = call.bytes.get(item.start..item.end).unwrap_or(&[]);
-            let mut scanner = RequestScanner::default();
-            scanner.scan(frame, ANY);
-            if item.is_select() && !element.is_error() {
-                db = super::handshake::database(scanner.request(frame).arg(1)).unwrap_or(db);
-                effects.extend_from_slice(frame);
-                replies += 1;
-                continue;
-            }
-            let copied_behind = super::forward::copies_behind(item.rule) && !call.selects;
-            let effect = match item.command {
-                _ if item.rule == Rule::Never || copied_behind => Effect::Nothing,
-                Some(command) => {
-                    effect::commit(item.rule, command, &scanner.request(frame), element, &mut effects)
-                }
-                None if element.is_error() => Effect::Nothing,
-                None => Effect::Same,
-            };
-            unchanged &= effect == Effect::Same;
-            match effect {
-                Effect::Nothing | Effect::Bytes => {}
-                Effect::Same => effects.extend_from_slice(frame),
-                Effect::Sync => {
-                    let keys = super::keys::keys_of(frame, db);
-                    doubts = doubts.zip(keys).map(|(mut all, keys)| {
-                        all.extend(keys);
-                        all
-                    });
-                }
-            }
-            count += u32::from(matches!(effect, Effect::Same | Effect::Bytes));
-        }
-        replies += count;
-        effects.extend_from_slice(EXEC);
-        match (count, unchanged) {
-            (0, _) => sequencer.log.decide(call.entry, State::Nothing, None),
-            (_, true) => {
-                sequencer.log.decide(call.entry, State::Committed, None);
-                sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
-            }
-            _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, replies))),
-        }
-        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
-        if doubts.as_ref().is_none_or(|keys| !keys.is_empty()) {
-            self.doubt(primary, entry.replicas, call.entry, doubts.as_deref());
-        }
-    }
-
-    /// A transaction with a SELECT leaves its session in the last database that was accepted.
-    fn follow_selects(&mut self, call: &TransactionCall, reply: Reply<'_>) {
-        let Some(session) = call.ticket.as_ref().and_then(|t| self.session(t.session())) else { return };
-        for (item, _) in
-            call.items.iter().zip(reply.elements()).filter(|(i, e)| i.is_select() && !e.is_error())
-        {
-            let frame = call.bytes.get(item.start..item.end).unwrap_or(&[]);
-            let mut scanner = RequestScanner::default();
-            scanner.scan(frame, ANY);
-            session.db = super::handshake::database(scanner.request(frame).arg(1)).unwrap_or(session.db);
-        }
-    }
-
-    /// MULTI was refused (by an ACL), so its commands ran one by one, and which of them did is not known.
-    fn refused_transaction(&mut self, key: usize, mut call: TransactionCall) {
-        self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
-        self.finish(key, call.started_us, call.ticket.as_ref());
-        if let Some(ticket) = call.ticket.take() {
-            let text = "INDOUBT the server refused MULTI; the commands may have been executed one by one";
-            self.settle(ticket, |out| encode::error(out, text));
-        }
-    }
-
-    /// The copy of a key is larger than what may be held: the replica cannot get it.
-    fn give_up_copy(&mut self, key: usize, call: &super::call::SyncCall) {
-        let primary = self.upstreams[key].endpoint;
-        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-        sequencer.copying = sequencer.copying.saturating_sub(1);
-        let replicas = sequencer.log.get(call.entry).map_or(0, |e| e.replicas);
-        sequencer.log.decide(call.entry, State::Nothing, None);
-        let name = (call.db, call.key.as_slice().into());
-        for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
-            replica.repair.copied(&name, call.entry);
-            replica.stats.count.lost_total.inc();
-        }
-        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
-    }
-
-    /// The copy of a key is here: its effect is the key as it is now.
-    fn commit_copy(&mut self, key: usize, call: super::call::SyncCall, reply: Reply<'_>) {
-        let primary = self.upstreams[key].endpoint;
-        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-        sequencer.copying = sequencer.copying.saturating_sub(1);
-        let mut effect = Vec::new();
-        let copied = !reply.is_error() && effect::sync_effect(&call.key, reply, &mut effect).is_some();
-        debug_assert_eq!(sequencer.log.get(call.entry).map(|e| e.kind), Some(Kind::Sync));
-        let replicas = sequencer.log.get(call.entry).map_or(0, |e| e.replicas);
-        if copied {
-            sequencer.log.decide(call.entry, State::Committed, Some((&effect, 1)));
-        } else {
-            sequencer.log.decide(call.entry, State::Nothing, None);
-            let name: super::replica::Key = (call.db, call.key.into());
-            let now_ms = self.now.ms;
-            for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
-                replica.stats.count.error_total.inc();
-                if !replica.repair.refused(name.clone(), call.entry, now_ms) {
-                    replica.stats.count.lost_total.inc();
-                }
-            }
-        }
-        Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
     }
 }
 

@@ -6,8 +6,8 @@ use crate::resp::{Request, RequestScanner, Scanned, encode};
 
 use super::Engine;
 use super::call::{Call, NO_ENTRY, TransactionCall, TransactionItem};
+use super::copy::copies_behind;
 use super::effect::{self, Rule};
-use super::forward::copies_behind;
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
@@ -89,7 +89,7 @@ impl Engine {
             let mut indices = smallvec::SmallVec::new();
             keys(c, request, &mut indices) == KeysResult::Unknown || !indices.is_empty()
         });
-        let frame = Self::stripped(request, &place);
+        let frame = place.stripped(request);
         let max = self.limits.max_request;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.bytes.len() + request.frame.len() > max {
@@ -103,7 +103,7 @@ impl Engine {
         if keyed || queued.path.is_none() {
             queued.path = Some(place.endpoint);
         }
-        if place.is_mixed() || (keyed && queued.keyed.is_some_and(|w| w != place.writes)) {
+        if place.mixed || (keyed && queued.keyed.is_some_and(|w| w != place.writes)) {
             let text = "CROSSROUTE the keys of this transaction belong to routes with different mirrors";
             return self.refuse_queueing(slot, text);
         }
@@ -243,11 +243,13 @@ impl Engine {
             }
             _ => upstream.out.push(&bytes),
         }
-        let copies = call.items.iter().filter(|i| copies_behind(i.rule) && !queued.selects).flat_map(|i| {
+        // Where one key has to be copied, all are: an effect beside it (RENAME, MOVE) may carry what is stale elsewhere.
+        let copies = !queued.selects && call.items.iter().any(|i| copies_behind(i.rule));
+        let copies = call.items.iter().filter(|i| copies && i.rule != Rule::Never).flat_map(|i| {
             let frame = bytes.get(i.start..i.end).unwrap_or(&[]);
             super::keys::keys_of(frame, db).unwrap_or_default()
         });
-        let copies: Vec<_> = copies.collect();
+        let (copies, elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db);
         if call.entry != NO_ENTRY || queued.selects {
             call.bytes = bytes;
         }
@@ -260,6 +262,9 @@ impl Engine {
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         let copies = copies.iter().map(|(_, name)| (&**name, queued.writes)).collect();
         self.copy_keys(endpoint, db, copies);
+        for (db, name) in &elsewhere {
+            self.doubt_now(endpoint, *db, name, queued.writes);
+        }
     }
 }
 

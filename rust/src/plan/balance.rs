@@ -103,7 +103,7 @@ mod tests {
         assert!(moved < 500, "{moved} keys moved between endpoints that stayed");
     }
 
-    /// Where Envoy 1.40 put these keys: three static endpoints, MAGLEV, one redis_proxy.
+    /// Where Envoy 1.40 put these keys: three static endpoints, MAGLEV, one listener.
     #[test]
     fn keys_are_where_envoy_puts_them() {
         let ring = Maglev::new(["127.0.0.1:7811", "127.0.0.1:7812", "127.0.0.1:7813"].into_iter(), true);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use redisha_core::flow::SessionId;
-use redisha_core::resp::{ReplyScanner, encode};
+use redisha_core::resp::{Reply, ReplyScanner, encode};
 
 use super::pipe::Pipe;
 use super::redis::{DATABASES, Redis};
@@ -27,9 +27,23 @@ enum Expect {
     /// `QUEUED`.
     Queued,
     /// What the primary answered to these commands, run as one.
-    Exec { numbers: Vec<u32>, large: bool },
+    Exec { numbers: Vec<u32>, selects: Vec<(usize, u16)>, large: bool },
     /// The commands since MULTI are forgotten.
     Discarded(Vec<u32>),
+}
+
+impl Expect {
+    /// The `SELECT`s in a transaction: which element of EXEC's reply is theirs, and the database.
+    fn selected(&self) -> &[(usize, u16)] {
+        match self {
+            Self::Exec { selects, .. } => selects,
+            _ => &[],
+        }
+    }
+
+    fn selects(&self) -> bool {
+        !self.selected().is_empty()
+    }
 }
 
 /// How a client treats its replies.
@@ -50,6 +64,8 @@ pub struct Client {
     pub reading: Reading,
     /// It sends no more: QUIT, or the end of its input.
     pub finished: bool,
+    /// The proxy was right to end it, whatever it still waits for.
+    ended_by_proxy: bool,
     /// It is gone without a word.
     pub vanished: bool,
     /// It saw the end.
@@ -76,6 +92,7 @@ impl Client {
             down,
             reading,
             finished: false,
+            ended_by_proxy: false,
             vanished: false,
             closed: false,
             expect: VecDeque::new(),
@@ -103,7 +120,8 @@ impl Client {
     /// Draw what is asked next: some commands, back to back.
     pub fn ask(&mut self, rng: &mut Rng, numbers: &mut u32, mix: &Mix) -> Vec<u8> {
         let mut out = Vec::new();
-        for _ in 0..rng.pick(&[1, 1, 2, 5, 12]) {
+        let burst = if rng.one_in(60) { 100 + rng.below(300) } else { rng.pick(&[1, 1, 2, 5, 12]) };
+        for _ in 0..burst {
             match rng.below(40) {
                 0 => self.say(&mut out, &["SELECT", &rng.pick(&[0, 0, 1, 2, 3, 9]).to_string()]),
                 1 => self.say(&mut out, &["HELLO", rng.pick(&["2", "3", "3"])]),
@@ -171,9 +189,15 @@ impl Client {
     fn transaction(&mut self, out: &mut Vec<u8>, rng: &mut Rng, numbers: &mut u32, mix: &Mix) {
         encode::command(out, &["MULTI"]);
         self.expect.push_back(Expect::Exactly(b"+OK\r\n".to_vec()));
-        let mut queued = Vec::new();
+        let (mut queued, mut selects) = (Vec::new(), Vec::new());
         let mut any_large = false;
         for _ in 0..1 + rng.below(5) {
+            if !queued.is_empty() && rng.one_in(20) {
+                let db = rng.pick(&[0, 1, 2, 9]);
+                encode::command(out, &["SELECT", &db.to_string()]);
+                selects.push((queued.len() + selects.len(), db));
+                self.expect.push_back(Expect::Queued);
+            }
             let (number, large) = Self::command(out, rng, numbers, mix);
             any_large |= large;
             queued.push(number);
@@ -184,7 +208,7 @@ impl Client {
             self.expect.push_back(Expect::Discarded(queued));
         } else {
             encode::command(out, &["EXEC"]);
-            self.expect.push_back(Expect::Exec { numbers: queued, large: any_large });
+            self.expect.push_back(Expect::Exec { numbers: queued, selects, large: any_large });
         }
     }
 
@@ -248,6 +272,8 @@ impl Client {
                 };
                 match fate {
                     Fate::NotSent | Fate::Refused => self.never.extend(numbers),
+                    // The proxy stays where it was, or ends it because nobody knows where that is.
+                    Fate::InDoubt if expect.selects() => self.ended_by_proxy = true,
                     Fate::InDoubt => {}
                     Fate::Reply => match primary.ran.get(&numbers[0]) {
                         None => return wrong("the primary never ran it".into()),
@@ -261,7 +287,14 @@ impl Client {
                                 said[..said.len().min(120)].escape_ascii()
                             ));
                         }
-                        Some(_) => {}
+                        Some(_) => {
+                            let elements: Vec<_> = Reply::new(frame).elements().map(Reply::bytes).collect();
+                            for (at, db) in expect.selected() {
+                                if elements.get(*at) == Some(&&b"+OK\r\n"[..]) {
+                                    self.db = *db;
+                                }
+                            }
+                        }
                     },
                 }
             }
@@ -275,7 +308,8 @@ impl Client {
         self.closed = true;
         let large =
             |e: &Expect| matches!(e, Expect::Ran { large: true, .. } | Expect::Exec { large: true, .. });
-        if self.finished && self.expect.is_empty() || self.reading != Reading::AtOnce {
+        if (self.finished && self.expect.is_empty()) || self.ended_by_proxy || self.reading != Reading::AtOnce
+        {
             return Ok(());
         }
         // A reply that was half out when its Redis went away can only end with the connection.

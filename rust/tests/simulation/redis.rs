@@ -200,7 +200,7 @@ impl Redis {
             let Some(transaction) = connection.transaction.take() else {
                 return Value::Error("ERR EXEC without MULTI".into());
             };
-            return self.exec(db, transaction);
+            return self.exec(id, db, transaction);
         }
         let reply = if self.now_us < self.full_until && needs_memory(&args[0]) {
             out_of_memory()
@@ -211,7 +211,8 @@ impl Redis {
         reply
     }
 
-    fn exec(&mut self, db: u16, transaction: Transaction) -> Value {
+    fn exec(&mut self, id: u64, mut db: u16, transaction: Transaction) -> Value {
+        let begun_in = db;
         if transaction.failed {
             let text = "EXECABORT Transaction discarded because of previous errors.";
             let reply = Value::Error(text.into());
@@ -220,15 +221,32 @@ impl Redis {
         }
         let mut replies = Vec::new();
         for (args, number) in &transaction.commands {
-            let reply = self.call(db, args);
+            let reply = if args[0].eq_ignore_ascii_case(b"SELECT") {
+                self.select_in_transaction(&mut db, &args[1])
+            } else {
+                self.call(db, args)
+            };
             if *number != transaction.first {
                 self.remember(*number, &reply, db);
             }
             replies.push(reply);
         }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.db = db;
+        }
         let reply = Value::Array(replies);
-        self.remember(transaction.first, &reply, db);
+        self.remember(transaction.first, &reply, begun_in);
         reply
+    }
+
+    fn select_in_transaction(&self, db: &mut u16, wanted: &[u8]) -> Value {
+        match text(wanted).parse() {
+            Ok(n) if n < self.databases => {
+                *db = n;
+                Value::Status("OK")
+            }
+            _ => Value::Error("ERR DB index is out of range".into()),
+        }
     }
 
     /// What is told of a command that ran. It may do so once.

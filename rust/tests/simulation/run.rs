@@ -73,7 +73,7 @@ fn step(world: &mut World) {
     for index in 0..world.clients.len() {
         let client = &world.clients[index];
         let may_ask =
-            client.session.is_some() && !client.finished && !client.vanished && client.waits_for() < 300;
+            client.session.is_some() && !client.finished && !client.vanished && client.waits_for() < 1_200;
         if may_ask && world.rng.one_in(6) {
             world.ask(index);
         }
@@ -103,7 +103,7 @@ fn trouble(world: &mut World) {
     let soon = |w: &mut World, most: u64| now + w.rng.below(most);
     let which = world.rng.index(3);
     let op_timeout = world.options.bounds.op_timeout_ms * 1_000;
-    match world.rng.below(700) {
+    match world.rng.below(world.options.calmness) {
         0..=5 => {
             let ids: Vec<u64> = world.links.keys().copied().collect();
             if !ids.is_empty() {
@@ -128,6 +128,13 @@ fn trouble(world: &mut World) {
             world.note(format!("{} is full", NAMES[which]));
         }
         11 => world.refused_until[which] = soon(world, 100_000),
+        12 => {
+            let ids: Vec<u64> = world.links.keys().copied().collect();
+            if !ids.is_empty() {
+                let id = world.rng.pick(&ids);
+                world.speak_out(id);
+            }
+        }
         _ => {}
     }
 }
@@ -291,6 +298,8 @@ pub fn usual(seed: u64) -> Options {
         chaos: seed % 8 != 7,
         rude: seed % 16 != 15,
         reload: false,
+        calmness: [700, 300, 1_500][(seed / 3 % 3) as usize],
+        databases: DATABASES,
         steps: 700,
         clients: 5,
     }

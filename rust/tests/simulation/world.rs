@@ -34,6 +34,10 @@ pub struct Options {
     pub rude: bool,
     /// Mirrors come and go with new plans.
     pub reload: bool,
+    /// Something goes wrong in about a dozen steps out of so many.
+    pub calmness: u64,
+    /// Databases of the mirrors.
+    pub databases: u16,
     pub steps: u32,
     pub clients: usize,
 }
@@ -121,7 +125,10 @@ impl World {
         let engine =
             Engine::new(plan, Arc::clone(&registry), Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS }, seed);
         let mut redises: Vec<Redis> = NAMES.iter().map(|name| Redis::new(name, rng.fork())).collect();
-        redises.iter_mut().skip(1).for_each(|mirror| mirror.takes_effects_only = true);
+        for mirror in &mut redises[1..] {
+            mirror.takes_effects_only = true;
+            mirror.databases = options.databases;
+        }
         redises[0].takes_relative_time = options.reload;
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
         Self {
@@ -428,7 +435,6 @@ impl World {
         loop {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.engine.upstream_output(key, &mut slices);
-            let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).collect();
             let Some(socket) = self.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked)
             else {
                 return;
@@ -436,6 +442,7 @@ impl World {
             if count == 0 {
                 return;
             }
+            let bytes: Vec<u8> = slices[..count].iter().map(|slice| &**slice).collect::<Vec<_>>().concat();
             assert!(!bytes.is_empty(), "upstream {key} has {count} slices to write and no byte in them");
             let Some(link) = socket.link.and_then(|id| self.links.get_mut(&id)) else { return };
             let mut n = bytes.len().min(link.up.room());
@@ -564,6 +571,15 @@ impl World {
         } else {
             link.down.cut(self.now, &mut self.rng);
         }
+        self.note(line);
+    }
+
+    /// A server says something that nobody asked for: the engine must not take it for a reply.
+    pub fn speak_out(&mut self, id: u64) {
+        self.cuts += 1;
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let line = format!("{} #{} speaks out of turn", NAMES[link.redis], link.connection);
+        link.down.send(self.now, b">2\r\n$7\r\nmessage\r\n:1\r\n", &mut self.rng);
         self.note(line);
     }
 
