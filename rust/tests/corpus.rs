@@ -1,6 +1,19 @@
 //! The fuzz corpus, replayed with a stable compiler, and mutations of it: `MUTATIONS=n` per file (`make fuzz` asks for
 //! many where libFuzzer is not there).
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    clippy::assigning_clones,
+    reason = "a test that panics has found something"
+)]
+
 #[path = "simulation/rng.rs"]
 #[expect(dead_code, reason = "the simulation uses more of it")]
 mod rng;
@@ -28,7 +41,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
 /// Change a few bytes: set, insert, remove, repeat, or take some of another input.
 fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     const TELLING: &[u8] = b"*$%~>|!=_#,(+-:0123456789\r\n\0\xff";
-    for _ in 0..1 + rng.below(4) {
+    for _ in 0..=rng.below(4) {
         let at = rng.index(input.len() + 1);
         let until = at + rng.index((input.len() - at).min(9) + 1);
         match rng.below(6) {
@@ -57,9 +70,11 @@ fn replay(target: &str, run: fn(&[u8])) {
         for _ in 0..mutations {
             let mut mutant = input.clone();
             mutate(&mut mutant, &files[rng.index(files.len())].1, &mut rng);
-            if std::panic::catch_unwind(|| run(&mutant)).is_err() {
-                panic!("a mutant of {name} fails: {}", mutant.escape_ascii());
-            }
+            assert!(
+                std::panic::catch_unwind(|| run(&mutant)).is_ok(),
+                "a mutant of {name} fails: {}",
+                mutant.escape_ascii()
+            );
         }
     }
 }

@@ -1,6 +1,19 @@
 //! What holds for every input, tried with random ones. `PROPTEST_CASES=n` tries more; a failure prints the smallest
 //! input that shows it.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    clippy::assigning_clones,
+    reason = "a test that panics has found something"
+)]
+
 #[path = "properties/effect.rs"]
 mod effect;
 #[path = "properties/pieces.rs"]

@@ -11,6 +11,19 @@
 //!
 //! `SEEDS=n` runs more seeds, `SEED=n` one, with its trace. A run depends on its seed alone.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::format_push_string,
+    clippy::too_many_lines,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    clippy::assigning_clones,
+    reason = "a test that panics has found something"
+)]
+
 #[path = "simulation/client.rs"]
 mod client;
 #[path = "simulation/commands.rs"]
@@ -86,7 +99,7 @@ fn explore(name: &str, count: u64, options: impl Fn(u64) -> Options) -> Outcome 
 
 #[test]
 fn everything_adds_up() {
-    let total = explore("everything_adds_up", 200, usual);
+    let total = explore("everything_adds_up", 300, usual);
     if environment("SEED").is_none() {
         assert!(total.answered > 0 && total.ran > 0 && total.cuts > 0 && total.copies > 0, "{total:?}");
     }
@@ -95,7 +108,7 @@ fn everything_adds_up() {
 /// The log holds next to nothing: mirrors that lag lose effects, and say so; nothing else suffers.
 #[test]
 fn a_tiny_log_loses_effects_and_says_so() {
-    let total = explore("a_tiny_log_loses_effects_and_says_so", 30, |seed| {
+    let total = explore("a_tiny_log_loses_effects_and_says_so", 60, |seed| {
         let mut options = usual(seed);
         options.bounds.log_bytes = 200_000;
         options
@@ -108,7 +121,7 @@ fn a_tiny_log_loses_effects_and_says_so() {
 /// Commands whose keys nobody knows: what is in doubt of them is lost, and said to be.
 #[test]
 fn unknown_keys() {
-    explore("unknown_keys", 30, |seed| {
+    explore("unknown_keys", 60, |seed| {
         let mut options = usual(seed);
         options.mix.keys_unknown = true;
         options.bounds.max_output = 8 << 20;
@@ -120,10 +133,22 @@ fn unknown_keys() {
 /// Plans come and go while commands are in flight.
 #[test]
 fn plans_change() {
-    explore("plans_change", 30, |seed| {
+    explore("plans_change", 60, |seed| {
         let mut options = usual(seed);
         options.routes = plans::Routes::All(2);
         options.reload = true;
+        options
+    });
+}
+
+/// A known gap (DESIGN section 6, "expiry races", is not built yet): `INCR k` just before k expires, applied to a mirror
+/// just after, makes a key there that never expires.
+#[test]
+#[ignore = "a known gap: effects on keys about to expire are not followed by their expiry yet"]
+fn an_effect_on_an_expiring_key() {
+    explore("an_effect_on_an_expiring_key", 60, |seed| {
+        let mut options = usual(seed);
+        options.mix.expiring = true;
         options
     });
 }

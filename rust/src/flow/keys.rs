@@ -13,16 +13,20 @@ pub const ANY: Bounds = Bounds { request: u32::MAX as usize, authenticated: true
 
 /// The keys of all commands in `bytes` (one command, or `MULTI … EXEC`), each in its database. `None`: not known, as
 /// with commands that touch everything.
-pub fn keys_of(mut bytes: &[u8], mut db: u16) -> Option<Vec<Key>> {
+pub fn keys_of(mut bytes: &[u8], db: u16) -> Option<Vec<Key>> {
     let mut found = Vec::new();
     let mut scanner = RequestScanner::default();
+    // A SELECT may be refused: what follows is in its database or stays where it was.
+    let mut dbs: SmallVec<[u16; 4]> = SmallVec::from_slice(&[db]);
     while let Scanned::Frame(len) = scanner.scan(bytes, ANY) {
         let (frame, rest) = bytes.split_at(len);
         let request = scanner.request(frame);
         if is_word(request.arg(0), "SELECT") {
-            db = database(request.arg(1)).unwrap_or(db);
+            dbs.extend(database(request.arg(1)).ok().filter(|db| !dbs.contains(db)));
         } else {
-            keys_of_one(&request, db, &mut found)?;
+            for &db in &dbs {
+                keys_of_one(&request, db, &mut found)?;
+            }
         }
         bytes = rest;
     }
@@ -77,7 +81,11 @@ mod tests {
             of(&["MULTI", "SET b 1", "MOVE a 5", "PUBLISH c m", "EXEC"]),
             Some(vec!["3/b".into(), "3/a".into(), "5/a".into()])
         );
-        assert_eq!(of(&["MULTI", "SELECT 5", "SET a 1", "EXEC"]), Some(vec!["5/a".into()]));
+        assert_eq!(
+            of(&["MULTI", "SELECT 5", "SET a 1", "EXEC"]),
+            Some(vec!["3/a".into(), "5/a".into()]),
+            "the SELECT may be refused"
+        );
         assert_eq!(of(&["FLUSHALL"]), None);
         assert_eq!(of(&["NOSUCH a"]), None);
     }

@@ -16,9 +16,9 @@ pub enum Value {
     /// `$-1` or `*-1`.
     Nil(u8),
     /// An aggregate: its type byte and its elements (of a map, keys and values in turn).
-    Many(u8, Vec<Value>),
+    Many(u8, Vec<Self>),
     /// An attribute in front of a value.
-    Attribute(Vec<Value>, Box<Value>),
+    Attribute(Vec<Self>, Box<Self>),
 }
 
 impl Value {

@@ -144,9 +144,9 @@ impl Redis {
                 let list = value_of!(self, db, key, List, VecDeque::new());
                 for value in &args[2..] {
                     if name == b"LPUSH" {
-                        list.push_front(value.clone())
+                        list.push_front(value.clone());
                     } else {
-                        list.push_back(value.clone())
+                        list.push_back(value.clone());
                     }
                 }
                 Value::Integer(list.len() as i64)

@@ -10,6 +10,8 @@ pub struct Mix {
     pub keys_unknown: bool,
     /// Values of tens of kilobytes.
     pub large: bool,
+    /// Effects that build on values which expire soon.
+    pub expiring: bool,
 }
 
 /// One command.
@@ -98,6 +100,9 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
             .pick(&["GET big", "GET big", "GETDEL big", "SET", "APPEND", "SET x GET", "LPUSH", "LPOP lbig"])
             .to_owned();
         large = line != "SET" && line != "APPEND" && line != "LPUSH";
+    }
+    if mix.expiring && rng.one_in(6) {
+        line = format!("{} {by}", rng.pick(&["INCRBY v0", "APPEND v1", "LPUSH v0"]));
     }
     if mix.keys_unknown && rng.one_in(60) {
         line = rng

@@ -283,8 +283,8 @@ impl World {
             if ended {
                 say!(self, "c{} sees the end", self.clients[index].name);
                 let verdict = {
-                    let may_overflow = self.cuts > 0 || self.options.bounds.max_output < 1 << 20;
-                    self.clients[index].end(may_overflow)
+                    let small = self.options.bounds.max_output < 1 << 20;
+                    self.clients[index].end(self.cuts > 0, small)
                 };
                 if !self.draining {
                     self.check(verdict);
@@ -507,7 +507,7 @@ impl World {
             for intent in intents {
                 match intent {
                     Intent::Connect { upstream, epoch, address, .. } => {
-                        self.connect(upstream, epoch, &address)
+                        self.connect(upstream, epoch, &address);
                     }
                     Intent::CloseUpstream { upstream } => self.close_upstream(upstream),
                     Intent::CloseSession { session } => {
