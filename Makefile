@@ -60,6 +60,7 @@ test: build ## Run all tests (Rust, then Python with real Redis servers); PYTEST
 .PHONY: lint
 lint: build ## Check formatting, lints, types, the boundary's stub and the import rules
 	cargo fmt --check
+	cargo test --quiet --test arch
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --all-targets --features python -- -D warnings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

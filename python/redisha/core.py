@@ -136,7 +136,6 @@ class WorkerStats:
     """The worker thread: turns of its loop, CPU it used (µs), its clock (ms), its memory budget in use (bytes)."""
 
     turns: int = 0
-    cpu_us: int = 0
     now_ms: int = 0
     memory_bytes: int = 0
     plan_generation: int = 0

@@ -38,6 +38,8 @@ def checks(config: Config, plan: Plan) -> dict[EndpointKey, Checks]:
     for cluster in plan.clusters:
         health = config.clusters[cluster.name].health
         for endpoint in cluster.endpoints:
+            if endpoint.address is None:
+                continue
             found[EndpointKey(cluster.name, endpoint.id)] = Checks(
                 ProbeTarget(endpoint.address, cluster.username, cluster.password),
                 interval=health.interval / 1000,

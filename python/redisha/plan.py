@@ -80,15 +80,18 @@ class PlanListener:
 
 @dataclass(frozen=True, slots=True)
 class PlanEndpoint:
-    """One server. The id stays the same from plan to plan; the address may change under it."""
+    """One server. The id stays the same from plan to plan; the address may change under it.
+
+    Without an address its name has not resolved yet; what a mirror is to get waits in the log meanwhile.
+    """
 
     id: str
-    address: str
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCluster:
-    """A named set of servers. It may have no endpoints: then nothing is resolved yet."""
+    """A named set of servers."""
 
     name: str
     endpoints: tuple[PlanEndpoint, ...]
@@ -139,8 +142,8 @@ def compile_plan(config: Config, resolved: Mapping[str, Sequence[str]], generati
 
     Args:
         config: What was read.
-        resolved: The IP addresses of each host name, in any order. A name that is missing, or has none, gives no
-            endpoint yet.
+        resolved: The IP addresses of each host name, in any order. A name that is missing, or has none, gives an
+            endpoint without an address.
         generation: The number of the plan, greater than that of the plan before.
     """
     return Plan(
@@ -210,6 +213,8 @@ def _endpoints(endpoint: str, resolved: Mapping[str, Sequence[str]]) -> list[Pla
     if host is None or not isinstance(address, Tcp):
         return [PlanEndpoint(endpoint, endpoint)]
     ips = _one_family(resolved.get(host, ()))
+    if not ips:
+        return [PlanEndpoint(endpoint, None)]
     if len(ips) == 1:
         return [PlanEndpoint(endpoint, str(Tcp(ips[0], address.port)))]
     return [PlanEndpoint(f"{endpoint}/{ip}", str(Tcp(ip, address.port))) for ip in ips]

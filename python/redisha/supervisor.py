@@ -251,7 +251,7 @@ class Supervisor:
         try:
             self._plane.apply(plan.to_json())
         except core.BindError as error:
-            raise ListenError(str(error)) from error
+            raise ListenError(error.strerror or str(error)) from error
         except core.PlanError as error:
             raise PlanError(str(error)) from error
         self._plan = plan

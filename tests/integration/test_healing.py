@@ -103,7 +103,7 @@ def test_mirror_that_takes_shorter_arguments_than_the_primary(sidecar, redis_ser
         assert conn.command("SET", "large", random.Random(7).randbytes(3 * MIB)) == b"+OK\r\n"
         assert conn.command("SET", "k", 2) == b"+OK\r\n"
         wait.until(lambda: mirror.cli("GET", "k") == b"2", "what follows is mirrored", timeout=4)
-    assert count_for(primary, "dump", 1.5) < 5
+    assert count_for(primary, "dump", 0.7) < 5
     assert replica(proxy)["repair_keys"] + replica(proxy)["lost_total"] == 1
     assert endpoint(proxy)["upstream_cx_destroy"] == 0
     mirror.cli("CONFIG", "SET", "proto-max-bulk-len", "512mb")
@@ -119,7 +119,7 @@ def test_mirror_without_memory_does_not_load_the_primary(sidecar, primary: Redis
         mirror.cli("CONFIG", "SET", "maxmemory", 1)
         assert set(conn.pipeline(*[("SET", f"k{n}", n) for n in range(3_000)])) == {b"+OK\r\n"}
     wait.until(lambda: replica(proxy)["error_total"] >= 3_000, "the mirror has refused everything")
-    assert count_for(primary, "dump", 1.5) < 10
+    assert count_for(primary, "dump", 1.0) < 10
     seen = replica(proxy)
     assert seen["state"] == "catching_up"
     assert seen["repair_keys"] == 3_000

@@ -285,7 +285,7 @@ def test_mirror_restarted(proxy: Sidecar, primary: RedisServer, mirror: RedisSer
     _broken_under_load(proxy, primary, mirror, mirror.restart)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_mirror_killed(proxy: Sidecar, primary: RedisServer, mirror: RedisServer) -> None:
     """``kill -9`` under load; its append-only file has what it acknowledged."""
 
@@ -296,7 +296,7 @@ def test_mirror_killed(proxy: Sidecar, primary: RedisServer, mirror: RedisServer
     _broken_under_load(proxy, primary, mirror, kill_and_start)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_mirror_hangs(proxy: Sidecar, primary: RedisServer, mirror: RedisServer) -> None:
     """SIGSTOP under load: the log grows, and is worked off when the mirror goes on."""
 
@@ -311,7 +311,7 @@ def test_mirror_hangs(proxy: Sidecar, primary: RedisServer, mirror: RedisServer)
     _broken_under_load(proxy, primary, mirror, hang)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_mirror_connection_cut(sidecar, relay, primary: RedisServer, mirror: RedisServer) -> None:
     """The connection to the mirror is cut in the middle of batches, and of replies, again and again."""
     between = relay(mirror.port)
@@ -327,7 +327,7 @@ def test_mirror_connection_cut(sidecar, relay, primary: RedisServer, mirror: Red
     _broken_under_load(proxy, primary, mirror, cut)
 
 
-@pytest.mark.chaos
+@pytest.mark.slow
 def test_mirror_stalls_one_way(sidecar, relay, primary: RedisServer, mirror: RedisServer) -> None:
     """The mirror gets everything but its replies do not come back; then the connection is cut.
 

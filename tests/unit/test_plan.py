@@ -60,7 +60,7 @@ def test_the_whole_json() -> None:
         "clusters": [
             {"name": "redis-envoy-001", "endpoints": [{"id": "redis-envoy-001:6379", "address": "10.0.0.1:6379"}]}
             | cluster,
-            {"name": "redis-envoy-002", "endpoints": []} | cluster,
+            {"name": "redis-envoy-002", "endpoints": [{"id": "redis-envoy-002:6379", "address": None}]} | cluster,
         ],
     }
 
@@ -71,7 +71,7 @@ def test_the_whole_json() -> None:
         ("10.0.0.1:1", [], [("10.0.0.1:1", "10.0.0.1:1")]),
         ('"[::1]:1"', [], [("[::1]:1", "[::1]:1")]),
         ('"unix:/a"', [], [("unix:/a", "unix:/a")]),
-        ("h:1", [], []),
+        ("h:1", [], [("h:1", None)]),
         ("h:1", ["10.0.0.1"], [("h:1", "10.0.0.1:1")]),
         ("h:1", ["10.0.0.1", "10.0.0.1"], [("h:1", "10.0.0.1:1")]),
         ("h:1", ["fe80::1"], [("h:1", "[fe80::1]:1")]),
@@ -85,7 +85,7 @@ def test_the_whole_json() -> None:
         ),
     ],
 )
-def test_endpoints(text: str, resolved: list[str], expected: list[tuple[str, str]]) -> None:
+def test_endpoints(text: str, resolved: list[str], expected: list[tuple[str, str | None]]) -> None:
     assert [(endpoint.id, endpoint.address) for endpoint in endpoints(text, h=resolved)] == expected
 
 

@@ -123,7 +123,7 @@ def test_ready() -> None:
     assert (ask("/ready").status, ask("/ready").body) == (200, "LIVE\n")
     lame = View(replace(SNAPSHOT, missing=("cluster a has no ready endpoint: it has none",)))
     assert ask("/ready", view=lame).status == HTTPStatus.SERVICE_UNAVAILABLE
-    assert ask("/ready", view=lame).body == "LIVE\ncluster a has no ready endpoint: it has none\n"
+    assert ask("/ready", view=lame).body == "NOT READY\ncluster a has no ready endpoint: it has none\n"
     assert ask("/healthz", view=lame).status == HTTPStatus.OK
 
 

@@ -96,7 +96,8 @@ def ready(view: View, request: Request) -> Response:
     snapshot = view.snapshot()
     if not snapshot.missing and snapshot.state is ServerState.LIVE:
         return Response(f"{snapshot.state}\n")
-    lines = [str(snapshot.state), *snapshot.missing]
+    state = "NOT READY" if snapshot.state is ServerState.LIVE else str(snapshot.state)
+    lines = [state, *snapshot.missing]
     return Response("".join(f"{line}\n" for line in lines), HTTPStatus.SERVICE_UNAVAILABLE)
 
 

@@ -32,7 +32,7 @@ IDLE_LIMIT = 60.0
 """Seconds that a connection may be silent, and that a request may take to arrive."""
 
 CONNECTION_LIMIT = 64
-"""Connections at a time; one more is closed at once."""
+"""Connections at a time; one more, and the oldest is closed."""
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -80,7 +80,7 @@ class AdminServer:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     async def start(self, address: str) -> str:
         """Listen on ``ip:port``, ``[v6]:port`` or ``unix:/path``; returns the address as bound.
@@ -116,15 +116,14 @@ class AdminServer:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - streams run this callback as a task
         if len(self._tasks) >= CONNECTION_LIMIT:
-            writer.transport.abort()
-            return
-        self._tasks.add(task)
+            next(iter(self._tasks)).cancel()  # the oldest: one that never closes keeps nobody else out
+        self._tasks[task] = None
         try:
             await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # The peer is gone or silent, or we end: nothing is owed.
         finally:
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

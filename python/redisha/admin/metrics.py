@@ -75,7 +75,6 @@ HELP = {
     "overflow_total": "Effects dropped from the full log before every replica had them.",
     # worker
     "turns": "Turns of the worker's loop.",
-    "cpu_us": "CPU time of the worker in microseconds.",
     "memory_bytes": "Bytes of the memory budget in use: partial requests, queued replies, logs.",
     "plan_generation": "Generation of the plan that the worker runs.",
     # control plane

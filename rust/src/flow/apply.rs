@@ -78,15 +78,16 @@ impl Engine {
             endpoint.connect_timeout_ms = cluster.connect_timeout.as_millis() as u64;
             endpoint.op_timeout_us = cluster.op_timeout.as_micros() as u64;
             let moved = endpoint.address != spec.address;
-            endpoint.address = spec.address.clone();
+            endpoint.address.clone_from(&spec.address);
             endpoint.credentials = credentials.clone();
             let label = &endpoint.stats.label;
             label.set("cluster", cluster.name.as_str());
             label.set("id", spec.id.as_str());
-            label.set("address", spec.address.to_string());
+            let address = spec.address.as_ref().map(ToString::to_string).unwrap_or_default();
+            label.set("address", address.as_str());
             if moved {
                 for upstream in self.upstreams_of(key) {
-                    self.break_upstream(upstream, &format!("its address changed to {}", spec.address));
+                    self.break_upstream(upstream, &format!("its address is now {address}"));
                 }
             }
             keys.push(key);
@@ -220,7 +221,7 @@ impl Engine {
             match moved.get(session.listener).copied().flatten() {
                 Some(listener) => session.listener = listener,
                 None => {
-                    session.listener = 0;
+                    session.listener = usize::MAX;
                     session.ending = Ending::Draining;
                     session.input.clear();
                     Self::mark_session(session, &mut self.dirty_sessions);
@@ -243,7 +244,7 @@ impl Engine {
         let mut logs = Vec::new();
         for (_, endpoint) in &self.endpoints {
             if let Some(sequencer) = &endpoint.sequencer {
-                sequencer.stats.limit.set(self.limits.log_bytes as u64);
+                sequencer.stats.limit.set(self.log_limit() as u64);
                 logs.push((endpoint.name(), Arc::clone(&sequencer.stats)));
                 replicas.extend(sequencer.replicas().map(|r| Arc::clone(&r.stats)));
             }

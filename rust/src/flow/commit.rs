@@ -14,17 +14,19 @@ use super::transaction::{EXEC, MULTI};
 impl Engine {
     /// Decide the entry of a client's command.
     #[inline]
-    pub(super) fn commit_client(&mut self, key: usize, call: &ClientCall, reply: Reply<'_>) {
+    pub(super) fn commit_client(&mut self, key: usize, call: &ClientCall, reply: Reply<'_>, streamed: bool) {
         if call.entry == NO_ENTRY {
             return;
         }
         let (primary, resp) = (self.upstreams[key].endpoint, self.upstreams[key].resp());
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        // Of a streamed reply only its length class is known.
+        let seen = if streamed { UNCHECKED } else { digest(reply.bytes(), resp) };
         let mut doubts = None;
         if call.rule == Rule::Same {
             let state = if reply.is_error() { State::Nothing } else { State::Committed };
             sequencer.log.decide(call.entry, state, None);
-            sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
+            sequencer.log.expect(call.entry, seen);
         } else if let (Some(entry), Some(command)) =
             (sequencer.log.get(call.entry).copied(), command_of(call.command))
         {
@@ -36,7 +38,7 @@ impl Engine {
                 Effect::Nothing => sequencer.log.decide(call.entry, State::Nothing, None),
                 Effect::Same => {
                     sequencer.log.decide(call.entry, State::Committed, None);
-                    sequencer.log.expect(call.entry, digest(reply.bytes(), resp));
+                    sequencer.log.expect(call.entry, seen);
                 }
                 Effect::Bytes => {
                     sequencer.log.decide(call.entry, State::Committed, Some((&self.scratch, 1)));

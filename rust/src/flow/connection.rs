@@ -184,7 +184,6 @@ impl Engine {
             }
         }
         replica.in_flight = 0;
-        replica.repair.forget_asked();
         replica.acked = replica.next;
         self.touch_sequencer(primary);
     }

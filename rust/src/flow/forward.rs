@@ -66,8 +66,8 @@ impl Engine {
     }
 
     /// The server would close the connection that all share: its own limit is lower than ours.
-    fn too_large_for_server(&self, key: usize, request: &Request<'_>) -> Option<String> {
-        let max = self.upstreams[key].identity.as_ref()?.max_bulk;
+    pub(super) fn too_large_for_server(&self, key: usize, request: &Request<'_>) -> Option<String> {
+        let max = self.upstreams.get(key)?.identity.as_ref()?.max_bulk;
         let over = request.frame.len() as u64 > max && request.args_from(0).any(|arg| arg.len() as u64 > max);
         over.then(|| format!("ERR an argument is larger than the server's proto-max-bulk-len ({max} bytes)"))
     }
@@ -206,6 +206,7 @@ impl Engine {
         let session = &self.sessions[slot];
         let (id, resp, db) = (session.id, session.resp, session.db);
         let (path, in_flight) = (session.path, session.in_flight());
+        let overdue = std::mem::take(&mut self.sessions[slot].overdue);
         let sequenced = self.endpoints[endpoint].sequencer.is_some();
         let serve = usize::from(resp == 3 && !sequenced);
         let key = match self.endpoints[endpoint].serve[serve] {
@@ -221,6 +222,9 @@ impl Engine {
         }
         let upstream = &mut self.upstreams[key];
         if !upstream.is_ready() {
+            if upstream.is_worth_waiting() && overdue {
+                return Err(self.overdue(slot, endpoint));
+            }
             if upstream.is_worth_waiting() {
                 upstream.waiters.push(id);
                 return Err(Step::Stall(Wait::Upstream));
@@ -235,13 +239,8 @@ impl Engine {
             return Err(self.refuse(slot, &text));
         }
         let full = upstream.is_full();
-        if upstream.stalled && (full || !upstream.is_in(db)) {
-            let endpoint = &self.endpoints[endpoint];
-            let text = format!(
-                "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",
-                endpoint.cluster, endpoint.id
-            );
-            return Err(self.refuse(slot, &text));
+        if overdue && (full || !upstream.is_in(db)) {
+            return Err(self.overdue(slot, endpoint));
         }
         if full {
             upstream.waiters.push(id);
@@ -254,8 +253,21 @@ impl Engine {
                 Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
                 Err(Step::Stall(Wait::Upstream))
             }
-            Entered::Refused => Err(self.refuse(slot, "ERR DB index is out of range")),
+            Entered::Refused | Entered::Busy => {
+                let text = upstream.refusal(db);
+                Err(self.refuse(slot, &text))
+            }
         }
+    }
+
+    /// A session has waited for its turn for `op_timeout`.
+    fn overdue(&mut self, slot: usize, endpoint: usize) -> Step {
+        let endpoint = &self.endpoints[endpoint];
+        let text = format!(
+            "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",
+            endpoint.cluster, endpoint.id
+        );
+        self.refuse(slot, &text)
     }
 
     pub(super) fn unsupported(&mut self, slot: usize, name: &str) -> Step {

@@ -264,13 +264,23 @@ impl Engine {
                 }
             };
             match step {
-                Step::Done | Step::Adopted => at += len,
+                Step::Done | Step::Adopted => {
+                    self.sessions[slot].waiting_since = 0;
+                    at += len;
+                }
                 Step::Taken(wait) => {
+                    self.sessions[slot].waiting_since = 0;
                     self.sessions[slot].wait = wait;
                     return at + len;
                 }
                 Step::Stall(wait) => {
-                    self.sessions[slot].wait = wait;
+                    let session = &mut self.sessions[slot];
+                    match wait {
+                        Wait::Upstream if session.waiting_since == 0 => session.waiting_since = self.now.ms,
+                        Wait::Upstream => {}
+                        _ => session.waiting_since = 0,
+                    }
+                    session.wait = wait;
                     return at;
                 }
             }
@@ -293,6 +303,15 @@ impl Engine {
         }
     }
 
+    /// A browser was tricked into speaking to a Redis, or somebody takes us for a web server: the connection ends
+    /// without an answer, as Redis does it (`securityWarningCommand`).
+    fn hang_up(&mut self, slot: usize) {
+        if let Some(listener) = self.listeners.get(self.sessions[slot].listener) {
+            listener.stats.count.downstream_cx_protocol_error.inc();
+        }
+        self.close_session(slot);
+    }
+
     /// The client does not speak RESP: Redis's own text, then the end. What it asked before is still answered.
     fn malformed(&mut self, slot: usize, text: &str) {
         let session = &mut self.sessions[slot];
@@ -309,6 +328,10 @@ impl Engine {
     fn command(&mut self, slot: usize, incoming: &Incoming<'_, '_>) -> Step {
         let request = &incoming.request;
         let known = lookup(request.arg(0));
+        if known.is_none() && is_http(request.arg(0)) {
+            self.hang_up(slot);
+            return Step::Done;
+        }
         let resolved = known.map(|c| c.resolve(request));
         let command = resolved.and_then(Result::ok);
         let step = self.dispatch(slot, known, command, incoming);
@@ -441,6 +464,11 @@ pub(super) fn wrong_arity(name: &str) -> String {
 
 fn is_allowed_before_auth(command: Option<&'static Command>) -> bool {
     command.is_some_and(|c| matches!(c.name, "auth" | "hello" | "quit" | "reset"))
+}
+
+/// The words of HTTP on which Redis hangs up.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// Session commands that are not queued between MULTI and EXEC.

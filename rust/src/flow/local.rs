@@ -323,8 +323,8 @@ impl Engine {
         let muted = &mut session.extra().muted;
         let is_off = muted.back().is_some_and(|&(_, to)| to == u64::MAX);
         if is_word(request.arg(2), "ON") {
-            if let Some(last) = muted.back_mut().filter(|_| is_off) {
-                last.1 = next;
+            if let Some(last) = muted.back_mut() {
+                last.1 = last.1.min(next);
             }
             self.answer_now(slot, |out| encode::status(out, "OK"))
         } else if is_word(request.arg(2), "OFF") {

@@ -8,7 +8,7 @@
 use super::Engine;
 use super::call::Call;
 use crate::command::lookup;
-use crate::resp::RequestScanner;
+use crate::resp::{RequestScanner, Scanned};
 
 use super::handshake::database;
 use super::keys::{ANY, keys_of};
@@ -62,15 +62,20 @@ impl Engine {
                 }
                 match upstream.enter(entry.db, None, self.now.ms) {
                     Entered::Yes => {}
-                    Entered::Wait => break,
+                    Entered::Wait | Entered::Busy => break,
                     Entered::Refused => {
-                        replica.stats.count.lost_total.inc();
+                        replica.stats.label.set("reason", upstream.refusal(entry.db));
                         if entry.kind == Kind::Sync {
                             // It has no such database: asking again would not end.
                             for key in keys_of(log.bytes(entry), entry.db).unwrap_or_default() {
-                                replica.repair.copied(&key, replica.next);
+                                replica.repair.forget(&key);
                             }
                         }
+                        replica
+                            .stats
+                            .count
+                            .lost_total
+                            .add(u64::from(matches!(entry.kind, Kind::Write | Kind::Sync)));
                         replica.next += 1;
                         continue;
                     }
@@ -92,7 +97,7 @@ impl Engine {
                 Self::mark_upstream(upstream, replica.upstream, &mut self.dirty_upstreams);
             }
         }
-        let trimmed = sequencer.trim(self.limits.log_bytes);
+        let trimmed = sequencer.trim(self.log_limit());
         if let Some(endpoint) = self.endpoints.get_mut(primary) {
             endpoint.sequencer = Some(sequencer);
         }
@@ -118,8 +123,7 @@ impl Engine {
             return;
         }
         replica.told_lost = true;
-        let subject =
-            format!("{} -> {}", replica.stats.label.get("primary"), replica.stats.label.get("mirror"));
+        let subject = replica.name();
         self.tell("lost", subject, "the log is full: effects are being dropped for this mirror".to_owned());
     }
 
@@ -238,18 +242,43 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
 /// An effect that names no keys, while some are in doubt: what is stale may be somewhere else afterwards.
 fn spread_everywhere(replica: &mut Replica, bytes: &[u8], position: u64) {
     let mut scanner = RequestScanner::default();
-    scanner.scan(bytes, ANY);
-    let request = scanner.request(bytes);
-    match (lookup(request.arg(0)).map(|c| c.name), database(request.arg(1)), database(request.arg(2))) {
-        (Some("swapdb"), Ok(a), Ok(b)) => replica.repair.swap(a, b, position),
-        (Some("flushall" | "flushdb" | "script" | "function" | "publish" | "spublish"), ..) => {}
-        _ => replica.stats.count.lost_total.inc(),
+    let mut rest = bytes;
+    while let Scanned::Frame(len) = scanner.scan(rest, ANY) {
+        let (frame, tail) = rest.split_at(len);
+        let request = scanner.request(frame);
+        match (lookup(request.arg(0)), database(request.arg(1)), database(request.arg(2))) {
+            (Some(command), Ok(a), Ok(b)) if command.name == "swapdb" => replica.repair.swap(a, b, position),
+            (Some(command), ..) if has_no_keys(command.name) => {}
+            (Some(command), ..) if keys_of(frame, 0).is_some() || !command.is_write() => {}
+            _ => replica.stats.count.lost_total.inc(),
+        }
+        rest = tail;
     }
 }
 
-/// A copy is dropped before it was sent.
-pub(super) fn drop_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
-    for key in keys_of(bytes, entry.db).unwrap_or_default() {
-        replica.repair.dropped(key, position);
+/// Writes that name no keys and bring nothing stale anywhere.
+fn has_no_keys(name: &str) -> bool {
+    matches!(name, "flushall" | "flushdb" | "script" | "function" | "publish" | "spublish" | "multi" | "exec")
+}
+
+/// An entry is not sent to a replica that should have it. Gives whether it lost something by that: a late read or message
+/// is worth nothing, and a copy can be had again.
+pub(super) fn drop_effect(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) -> bool {
+    debug_assert_eq!(entry.state, State::Committed);
+    if entry.replicas & (1 << replica.bit) == 0 {
+        return false;
+    }
+    match entry.kind {
+        Kind::Read | Kind::Publish => false,
+        Kind::Sync => {
+            for key in keys_of(bytes, entry.db).unwrap_or_default() {
+                replica.repair.dropped(key, position);
+            }
+            false
+        }
+        Kind::Write => {
+            replica.stats.count.lost_total.inc();
+            true
+        }
     }
 }

@@ -121,7 +121,8 @@ pub struct Event {
 struct Endpoint {
     cluster: String,
     id: String,
-    address: Address,
+    /// `None` while its name has not resolved.
+    address: Option<Address>,
     credentials: Credentials,
     connect_timeout_ms: u64,
     op_timeout_us: u64,
@@ -289,8 +290,7 @@ impl Engine {
     /// `n` bytes of an upstream's output have left.
     pub fn upstream_wrote(&mut self, key: usize, n: usize) {
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
-        upstream.out.advance(n);
-        upstream.alive(self.now.ms);
+        upstream.wrote(n, self.now.ms);
         let waiting = !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room();
         if let Some(endpoint) = self.endpoints.get(upstream.endpoint) {
             endpoint.stats.count.upstream_cx_tx_bytes_total.add(n as u64);

@@ -61,7 +61,9 @@ impl Engine {
         };
         if indices.is_empty() {
             return match command {
-                Some(command) if known => self.place_keyless(session.listener, command),
+                Some(command) if known || is_about_all_keys(command) => {
+                    self.place_keyless(session.listener, command)
+                }
                 _ => self.place_unknown(session.listener, request),
             };
         }

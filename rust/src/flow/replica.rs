@@ -73,7 +73,7 @@ pub struct Repair {
     paused_until: u64,
     /// The next pause; 0 unless the last copy was refused.
     pause: u64,
-    /// Copies asked for and not decided.
+    /// Keys in the state `Asked`.
     asked: usize,
 }
 
@@ -98,8 +98,9 @@ impl Repair {
         match self.keys.get(&key) {
             Some(Copy::Wanted) => return true,
             Some(Copy::Asked(at)) if *at > position => return true,
+            Some(Copy::Asked(_)) => self.asked -= 1,
             None if self.keys.len() >= REPAIR_MAX => return false,
-            _ => {}
+            None => {}
         }
         self.keys.insert(key.clone(), Copy::Wanted);
         self.wanted.push_back(key);
@@ -121,35 +122,38 @@ impl Repair {
 
     /// The copy of a key has been asked for; its effect will be at `position`.
     pub fn asked(&mut self, key: Key, position: u64) {
-        self.keys.insert(key, Copy::Asked(position));
-        self.asked += 1;
+        if !matches!(self.keys.insert(key, Copy::Asked(position)), Some(Copy::Asked(_))) {
+            self.asked += 1;
+        }
     }
 
     /// The copy at `position` arrived.
     pub fn copied(&mut self, key: &Key, position: u64) {
-        self.decided();
         self.pause = 0;
         if self.keys.get(key) == Some(&Copy::Asked(position)) {
-            self.keys.remove(key);
+            self.forget(key);
         }
     }
 
     /// The copy at `position` was refused: ask again, but not at once. `false`: no room.
     pub fn refused(&mut self, key: Key, position: u64, now_ms: u64) -> bool {
-        self.pause = (self.pause * 2).clamp(RETRY_MS.0, RETRY_MS.1);
-        self.paused_until = now_ms + self.pause;
+        if now_ms >= self.paused_until {
+            self.pause = (self.pause * 2).clamp(RETRY_MS.0, RETRY_MS.1);
+            self.paused_until = now_ms + self.pause;
+        }
         self.dropped(key, position)
     }
 
     /// The copy at `position` will not arrive: ask again. `false`: no room.
     pub fn dropped(&mut self, key: Key, position: u64) -> bool {
-        self.decided();
         self.doubt(key, position)
     }
 
-    /// A key can never be copied: its database does not exist.
+    /// A key need not, or can never, be copied.
     pub fn forget(&mut self, key: &Key) {
-        self.keys.remove(key);
+        if matches!(self.keys.remove(key), Some(Copy::Asked(_))) {
+            self.asked -= 1;
+        }
     }
 
     /// The databases `a` and `b` were swapped while keys were in doubt.
@@ -167,15 +171,6 @@ impl Repair {
         for (db, name) in keys {
             self.doubt((there(db), name), position);
         }
-    }
-
-    /// The connection broke: what was asked for is decided by other means.
-    pub fn forget_asked(&mut self) {
-        self.asked = 0;
-    }
-
-    fn decided(&mut self) {
-        self.asked = self.asked.saturating_sub(1);
     }
 }
 

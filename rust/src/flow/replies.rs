@@ -125,7 +125,7 @@ impl Engine {
         }
         match self.upstreams[key].settled(self.now.ms) {
             Some(Call::Client(mut call)) => {
-                self.commit_client(key, &call, Reply::new(b"$0\r\n\r\n"));
+                self.commit_client(key, &call, Reply::new(b"$0\r\n\r\n"), true);
                 self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     self.settle(ticket, |_| {});
@@ -165,7 +165,7 @@ impl Engine {
         if upstream.out.waiting() > 0 && upstream.answers_unsent() {
             return self.protocol_error(key, "it answered a command before it had all of it");
         }
-        if bytes.starts_with(b"-BUSY") {
+        if bytes.starts_with(b"-BUSY ") {
             upstream.forget_proofs();
         }
         match upstream.calls.front_mut() {
@@ -173,7 +173,7 @@ impl Engine {
             Some(Call::Client(_)) => {
                 let Some(Call::Client(mut call)) = upstream.settled(self.now.ms) else { return };
                 if call.entry != NO_ENTRY {
-                    self.commit_client(key, &call, reply);
+                    self.commit_client(key, &call, reply, false);
                 }
                 self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
@@ -258,7 +258,7 @@ impl Engine {
     fn selected(&mut self, key: usize, db: u16, ticket: Option<Ticket>, bytes: &[u8]) {
         let accepted = bytes == b"+OK\r\n";
         let upstream = &mut self.upstreams[key];
-        upstream.selected(db, bytes);
+        upstream.selected(db, bytes, self.now.ms);
         let role = upstream.role;
         if let Some(ticket) = ticket {
             if accepted && let Some(session) = self.session(ticket.session()) {
@@ -266,10 +266,10 @@ impl Engine {
             }
             self.settle(ticket, |out| out.extend_from_slice(bytes));
         }
-        if !bytes.starts_with(b"-BUSY") {
-            self.wake_waiters(key); // else upkeep does, in a while
-        }
-        if let Role::Replica { primary, .. } = role {
+        self.wake_waiters(key);
+        if let Role::Replica { primary, .. } = role
+            && accepted
+        {
             self.touch_sequencer(primary);
         }
     }
@@ -321,7 +321,7 @@ impl Engine {
         let max = self.limits.max_output;
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
         Self::weigh_session(session, &mut self.heavy);
-        if session.unread() <= max || session.ending == Ending::Broken {
+        if !session.overflows(max) || session.ending == Ending::Broken {
             return;
         }
         session.output = Vec::new();

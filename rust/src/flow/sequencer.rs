@@ -64,26 +64,28 @@ impl Sequencer {
         let mut trimmed = Trimmed::default();
         while self.log.held() > limit && self.log.first() < self.log.decided() {
             let position = self.log.first();
-            let Some(entry) = self.log.get(position).copied() else { break };
-            // Sent and not acknowledged: the socket may still need the bytes.
-            let holders = self.replicas.iter().flatten().filter(|r| r.acked <= position && r.next > position);
-            trimmed.holders = holders.fold(0, |bits, r| bits | 1 << r.bit);
+            // Sent and not acknowledged: the socket may still need the bytes. What such a replica was not sent yet waits
+            // behind them, so it is dropped as well: its acknowledgements then free the front.
+            let holds = |r: &Replica| r.acked <= position && r.next > position;
+            for replica in self.replicas.iter_mut().flatten() {
+                let end = if holds(replica) { self.log.decided() } else { position + 1 };
+                if holds(replica) {
+                    trimmed.holders |= 1 << replica.bit;
+                }
+                while replica.next < end {
+                    let at = replica.next;
+                    replica.next += 1;
+                    if let Some(entry) = self.log.get(at)
+                        && entry.state == super::log::State::Committed
+                        && super::mirror::drop_effect(replica, entry, self.log.bytes(entry), at)
+                    {
+                        trimmed.losers |= 1 << replica.bit;
+                    }
+                }
+                replica.acked = if replica.in_flight == 0 { replica.next } else { replica.acked };
+            }
             if trimmed.holders != 0 {
                 break;
-            }
-            for replica in self.replicas.iter_mut().flatten().filter(|r| r.next <= position) {
-                replica.next = position + 1;
-                replica.acked = position + 1;
-                if entry.state != super::log::State::Committed || entry.replicas & (1 << replica.bit) == 0 {
-                    continue;
-                }
-                if entry.kind == super::log::Kind::Sync {
-                    // A copy can be had again.
-                    super::mirror::drop_copy(replica, &entry, self.log.bytes(&entry), position);
-                    continue;
-                }
-                replica.stats.count.lost_total.inc();
-                trimmed.losers |= 1 << replica.bit;
             }
             self.stats.overflow_total.inc();
             self.log.trim(position + 1);

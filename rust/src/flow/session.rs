@@ -53,8 +53,10 @@ pub struct Queued {
     pub failed: bool,
     /// The endpoint that the keys so far live on.
     pub path: Option<usize>,
-    /// The replicas that get its writes.
+    /// The replicas that get what it writes to keys, and what it writes without naming keys (`FLUSHALL`).
     pub writes: u32,
+    /// The latter.
+    pub unkeyed: u32,
     /// The replicas of the last command that had keys.
     pub keyed: Option<u32>,
     /// It has a SELECT.
@@ -109,6 +111,12 @@ pub struct Session {
     pub runnable: bool,
     /// The client will send no more; what it has sent is still answered.
     pub half_closed: bool,
+    /// Since when it waits for an upstream (milliseconds).
+    pub waiting_since: u64,
+    /// It has waited for too long: the next look at its command ends in an error rather than in more waiting.
+    pub overdue: bool,
+    /// Bytes written since its output was last empty.
+    burst: usize,
     /// It is on the list of sessions that hold much memory.
     pub heavy: bool,
     /// It stopped at a bound, until replies come or the client reads.
@@ -152,6 +160,9 @@ impl Session {
             runnable: false,
             paused: false,
             half_closed: false,
+            waiting_since: 0,
+            overdue: false,
+            burst: 0,
             heavy: false,
             input: Vec::new(),
             consumed: 0,
@@ -198,6 +209,12 @@ impl Session {
     /// Whether a paused session may go on: well below the bounds, so that it does not stop again at once.
     pub fn may_resume(&self) -> bool {
         self.in_flight() <= u64::from(self.window / 2) && self.unread() <= OUTPUT_PAUSE / 2
+    }
+
+    /// Whether the client leaves unread more than `max`, and does not read at a pace that explains it: who takes a fourth of
+    /// what comes is only slow.
+    pub fn overflows(&self, max: usize) -> bool {
+        self.unread() > max && self.burst < self.unread() / 4
     }
 
     /// Bytes the client has not read, those ahead of their turn among them.
@@ -287,7 +304,9 @@ impl Session {
     /// `n` bytes of output have left. Gives the output's buffer when it is empty and larger than a session keeps.
     pub fn wrote(&mut self, n: usize) -> Option<Vec<u8>> {
         self.written += n;
+        self.burst += n;
         if self.written == self.output.len() {
+            self.burst = 0;
             self.output.clear();
             self.written = 0;
             if self.output.capacity() > OUTPUT_KEEP {

@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD. Commands are queued in the session, checked as Redis checks them, and leave as one contiguous
 //! `MULTI … EXEC`: a transaction never reaches a shared connection incomplete.
 
-use crate::command::{Command, KeysResult, Treatment, keys, needs_private};
+use crate::command::{Command, Flags, KeysResult, Treatment, keys, needs_private};
 use crate::resp::{Request, RequestScanner, Scanned, encode};
 
 use super::Engine;
@@ -57,7 +57,7 @@ impl Engine {
             if name == "watch" {
                 return self.refuse(slot, "ERR WATCH inside MULTI is not allowed"); // and the transaction goes on
             }
-            if command.flags.contains(crate::command::Flags::NO_MULTI) {
+            if command.flags.contains(Flags::NO_MULTI) {
                 return self.refuse_queueing(slot, "ERR Command not allowed inside a transaction");
             }
             match command.treatment {
@@ -89,6 +89,11 @@ impl Engine {
             let mut indices = smallvec::SmallVec::new();
             keys(c, request, &mut indices) == KeysResult::Unknown || !indices.is_empty()
         });
+        if let Some(serve) = self.endpoints[place.endpoint].serve[0]
+            && let Some(text) = self.too_large_for_server(serve, request)
+        {
+            return self.refuse_queueing(slot, &text);
+        }
         let frame = place.stripped(request);
         let max = self.limits.max_request;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
@@ -107,8 +112,11 @@ impl Engine {
             let text = "CROSSROUTE the keys of this transaction belong to routes with different mirrors";
             return self.refuse_queueing(slot, text);
         }
-        queued.writes |= place.writes;
+        if !keyed && command.is_some_and(|c| c.is_write() && !c.flags.contains(Flags::PUBSUB)) {
+            queued.unkeyed |= place.writes;
+        }
         if keyed {
+            queued.writes |= place.writes;
             queued.keyed = Some(place.writes);
         }
         queued.selects |= command.is_some_and(|c| c.name == "select");
@@ -159,6 +167,14 @@ impl Engine {
             self.sessions[slot].extra().transaction = None;
             return self.refuse(slot, "EXECABORT Transaction discarded because of previous errors.");
         }
+        if queued.unkeyed != 0 && queued.keyed.is_some_and(|writes| writes != queued.unkeyed) {
+            self.sessions[slot].extra().transaction = None;
+            return self.refuse(
+                slot,
+                "EXECABORT Transaction discarded: CROSSROUTE its commands concern different mirrors",
+            );
+        }
+        queued.writes |= queued.unkeyed;
         let Some(endpoint) = queued.path else {
             self.sessions[slot].extra().transaction = None;
             return self.answer_now(slot, |out| encode::array(out, 0));

@@ -47,34 +47,35 @@ impl Engine {
 
     fn tick_upstream(&mut self, key: usize) {
         let now = self.now;
+        self.expire_waiters(key);
         let upstream = &mut self.upstreams[key];
         let endpoint = &self.endpoints[upstream.endpoint];
         let op_timeout_us = endpoint.op_timeout_us;
         match upstream.phase {
-            Phase::Down { retry_at } if now.ms >= retry_at => {
-                self.epoch = self.epoch.wrapping_add(1).max(1);
-                upstream.connecting(
-                    now.ms + endpoint.connect_timeout_ms,
-                    self.epoch,
-                    endpoint.credentials.clone(),
-                );
-                endpoint.stats.count.upstream_cx_total.inc();
-                let address = endpoint.address.clone();
-                let dead_after_ms = op_timeout_us / 1_000 + DEAD_AFTER_MS;
-                self.intents.push(Intent::Connect {
-                    upstream: key,
-                    epoch: self.epoch,
-                    address,
-                    dead_after_ms,
-                });
-            }
+            Phase::Down { retry_at } if now.ms >= retry_at => match endpoint.address.clone() {
+                Some(address) => {
+                    self.epoch = self.epoch.wrapping_add(1).max(1);
+                    let deadline = now.ms + endpoint.connect_timeout_ms;
+                    upstream.connecting(deadline, self.epoch, endpoint.credentials.clone());
+                    endpoint.stats.count.upstream_cx_total.inc();
+                    let dead_after_ms = op_timeout_us / 1_000 + DEAD_AFTER_MS;
+                    self.intents.push(Intent::Connect {
+                        upstream: key,
+                        epoch: self.epoch,
+                        address,
+                        dead_after_ms,
+                    });
+                }
+                None if upstream.patient => self.break_upstream(key, "its name has not resolved yet"),
+                None => {}
+            },
             Phase::Connecting { deadline } | Phase::Handshake { deadline, .. } if now.ms >= deadline => {
                 self.break_upstream(key, "it did not answer within connect_timeout");
             }
             Phase::Ready => {
                 let silent = now.ms.saturating_sub(upstream.waiting_since) * 1_000 > op_timeout_us;
                 upstream.stalled = silent && !upstream.calls.is_empty();
-                let wake = !upstream.waiters.is_empty() && (upstream.stalled || upstream.has_room());
+                let wake = !upstream.waiters.is_empty() && upstream.has_room();
                 if upstream.stalled && matches!(upstream.role, Role::Replica { .. }) {
                     return self.break_upstream(key, "it did not acknowledge an effect within op_timeout");
                 }
@@ -88,6 +89,24 @@ impl Engine {
         }
     }
 
+    /// Sessions that have waited for their turn for `op_timeout` get an answer.
+    fn expire_waiters(&mut self, key: usize) {
+        let upstream = &self.upstreams[key];
+        if upstream.waiters.is_empty() {
+            return;
+        }
+        let patience_ms = self.endpoints[upstream.endpoint].op_timeout_us / 1_000;
+        for id in &self.upstreams[key].waiters {
+            if let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == *id)
+                && session.wait == super::session::Wait::Upstream
+                && session.waiting_since + patience_ms <= self.now.ms
+            {
+                session.overdue = true;
+                Self::wake(session, &mut self.runnable);
+            }
+        }
+    }
+
     /// Answer the commands that have waited too long. They stay in the line: a late reply still commits or is swallowed.
     fn expire_calls(&mut self, key: usize, op_timeout_us: u64) {
         let now_us = self.now.us;
@@ -95,7 +114,8 @@ impl Engine {
             let upstream = &mut self.upstreams[key];
             let at = upstream.expired;
             if at == 0 && upstream.stream != Stream::Whole {
-                return; // its reply is on its way out
+                upstream.expired = 1; // its reply is on its way out; those behind it are not
+                continue;
             }
             let written = upstream.out.written();
             let Some(call) = upstream.calls.get_mut(at) else { return };
@@ -216,7 +236,9 @@ impl Engine {
             };
             let label = &replica.stats.label;
             label.set("state", state);
-            label.set("reason", reason.as_str());
+            if state != "catching_up" {
+                label.set("reason", reason.as_str()); // there it is the words of the last refusal
+            }
             let detail = if reason.is_empty() { state.to_owned() } else { format!("{state}: {reason}") };
             changes.push((replica.name(), detail));
         }
@@ -225,12 +247,21 @@ impl Engine {
         }
     }
 
-    /// When more is held than the budget allows, the sessions that hold most are closed.
+    /// The bound of each log: the configured one, or its share of half the budget.
+    pub(super) fn log_limit(&self) -> usize {
+        let logs = self.endpoints.iter().filter(|(_, e)| e.sequencer.is_some()).count().max(1);
+        self.limits.log_bytes.min(self.limits.memory_bytes / 2 / logs)
+    }
+
+    /// When more is held than the budget allows, the sessions that hold most are closed. Logs and queues have a bound of
+    /// their own, half the budget; sessions have the rest, and what of that half is not used.
     fn keep_budget(&mut self) {
         let logs: usize =
             self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
         let queues: usize = self.upstreams.iter().map(|(_, u)| u.out.held() + u.partial.capacity()).sum();
-        let mut total = logs + queues + self.buffers.held();
+        let shared = logs + queues + self.buffers.held();
+        let room = self.limits.memory_bytes - shared.min(self.limits.memory_bytes / 2);
+        let mut total = 0;
         let mut weights = Vec::with_capacity(self.heavy.len());
         let sessions = &mut self.sessions;
         self.heavy.retain(|id| {
@@ -242,9 +273,9 @@ impl Engine {
             weights.push((session.held(), *id));
             session.heavy
         });
-        self.registry.worker.memory_bytes.set(total as u64);
+        self.registry.worker.memory_bytes.set((total + shared) as u64);
         weights.sort_unstable_by_key(|(held, _)| *held);
-        while total > self.limits.memory_bytes
+        while total > room
             && let Some((held, id)) = weights.pop()
         {
             total -= held;

@@ -19,6 +19,9 @@ use super::ticket::SessionId;
 pub const NO_DB: u16 = u16::MAX;
 /// A connection that lasted as long was not the cause of its own end.
 const STOOD_MS: u64 = 1_000;
+/// How long a refused database is not asked for again: while the server is busy, and otherwise (milliseconds).
+const BUSY_MS: u64 = 50;
+const REFUSED_MS: u64 = 1_000;
 /// The epoch while there is no socket.
 pub const NO_EPOCH: u32 = 0;
 /// Past this many unsent bytes or calls in flight, sessions wait.
@@ -81,8 +84,10 @@ pub enum Entered {
     Yes,
     /// The database must be proven first; a `SELECT` is on its way.
     Wait,
-    /// The server refused this database.
+    /// The server refused this database; [`Upstream::refusal`] has its words.
     Refused,
+    /// The server refuses any database at the moment; the same.
+    Busy,
 }
 
 /// The connection.
@@ -122,6 +127,8 @@ pub struct Upstream {
     pub waiting_since: u64,
     /// No sign of life for `op_timeout`: sessions do not wait for it any more.
     pub stalled: bool,
+    /// The socket did not take all that it was given.
+    blocked: bool,
     /// Since when it is ready (milliseconds).
     ready_since: u64,
     /// Kept for the length of one connection.
@@ -132,12 +139,22 @@ pub struct Upstream {
     resp: u8,
 }
 
+/// A `SELECT` that the server refused: not asked again for a while.
+#[derive(Debug)]
+struct Refusal {
+    db: u16,
+    text: String,
+    until_ms: u64,
+    /// It is the server's state (busy, loading), not the database.
+    passing: bool,
+}
+
 #[derive(Debug, Default)]
 struct Context {
     db: u16,
     resp: u8,
     proven: SmallVec<[u16; 4]>,
-    refused: SmallVec<[u16; 2]>,
+    refused: Vec<Refusal>,
     asked: SmallVec<[u16; 2]>,
 }
 
@@ -162,6 +179,7 @@ impl Upstream {
             dirty: false,
             waiting_since: 0,
             stalled: false,
+            blocked: false,
             ready_since: 0,
             context: Context::default(),
             credentials,
@@ -245,6 +263,7 @@ impl Upstream {
         }
         self.patient = stood;
         self.stalled = false;
+        self.blocked = false;
         self.phase = Phase::Down { retry_at: now_ms + if stood { 0 } else { self.backoff.pause() } };
         self.reason = reason;
         self.epoch = NO_EPOCH;
@@ -279,6 +298,15 @@ impl Upstream {
         self.calls.front().is_some_and(|call| call.is_unsent(written))
     }
 
+    /// The socket took bytes. A sign of life if it was full before.
+    pub fn wrote(&mut self, n: usize, now_ms: u64) {
+        self.out.advance(n);
+        if self.blocked {
+            self.alive(now_ms);
+        }
+        self.blocked = self.out.waiting() > 0;
+    }
+
     /// A sign of life.
     #[inline]
     pub fn alive(&mut self, now_ms: u64) {
@@ -298,10 +326,11 @@ impl Upstream {
     fn change_context(&mut self, db: u16, resp: Option<u8>, now_ms: u64) -> Entered {
         let mut bytes = Vec::new();
         if self.context.db != db {
-            if self.context.refused.contains(&db) {
-                return Entered::Refused;
-            }
             if !self.context.proven.contains(&db) {
+                if let Some(refusal) = self.context.refused.iter().find(|r| r.db == db && now_ms < r.until_ms)
+                {
+                    return if refusal.passing { Entered::Busy } else { Entered::Refused };
+                }
                 if !self.context.asked.contains(&db) {
                     self.context.asked.push(db);
                     self.select(db, None, now_ms, 0);
@@ -346,7 +375,7 @@ impl Upstream {
 
     /// Whether the server refused a database.
     pub fn is_refused(&self, db: u16) -> bool {
-        self.context.refused.contains(&db)
+        self.context.refused.iter().any(|r| r.db == db && !r.passing)
     }
 
     /// Queue a `SELECT` whose reply will prove the database. Until then the context is unknown: should it fail, nothing
@@ -360,15 +389,24 @@ impl Upstream {
         self.context.db = NO_DB;
     }
 
-    /// The reply to a `SELECT`. Only a database that does not exist is refused for good; anything else may pass.
-    pub fn selected(&mut self, db: u16, reply: &[u8]) {
+    /// The reply to a `SELECT`.
+    pub fn selected(&mut self, db: u16, reply: &[u8], now_ms: u64) {
         self.context.asked.retain(|n| *n != db);
+        self.context.refused.retain(|r| r.db != db);
         if reply == b"+OK\r\n" {
-            self.context.refused.retain(|n| *n != db);
             self.context.proven.push(db);
-        } else if reply.windows(8).any(|w| w == b"DB index") {
-            self.context.refused.push(db);
+            return;
         }
+        let text = String::from_utf8_lossy(reply.get(1..).unwrap_or(&[])).trim_end().to_owned();
+        let passing = ["BUSY ", "LOADING ", "MASTERDOWN "].iter().any(|code| text.starts_with(code));
+        let until_ms = now_ms + if passing { BUSY_MS } else { REFUSED_MS };
+        self.context.refused.push(Refusal { db, text, until_ms, passing });
+    }
+
+    /// The server's words when it refused a database.
+    pub fn refusal(&self, db: u16) -> String {
+        let found = self.context.refused.iter().find(|r| r.db == db);
+        found.map_or_else(|| "ERR DB index is out of range".to_owned(), |r| r.text.clone())
     }
 
     /// The server is busy with a script: what was proven may be refused now, so it must be proven again.

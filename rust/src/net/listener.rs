@@ -14,13 +14,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::plan::Address;
 
 use super::stream::Stream;
+use super::words::words;
 
 /// Pending connections the kernel keeps.
 const BACKLOG: i32 = 1024;
 
 /// An address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {listener} cannot bind {address}: {source}")]
+#[error("listener {listener}: cannot bind {address}: {}; choose another address or stop what uses it", words(.source))]
 pub struct BindError {
     /// The listener's name.
     pub listener: String,

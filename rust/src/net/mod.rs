@@ -5,7 +5,9 @@
 mod listener;
 mod poll;
 mod stream;
+mod words;
 
 pub use listener::{BindError, Bound};
 pub use poll::{Interest, Poller, Ready, Token, Waker};
 pub use stream::{Io, Stream};
+pub use words::words;

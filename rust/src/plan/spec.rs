@@ -152,8 +152,8 @@ pub enum BalanceSpec {
 pub struct EndpointSpec {
     /// The identity across plans, `host:port` of the configuration.
     pub id: String,
-    /// Where it is now.
-    pub address: Address,
+    /// Where it is now; `None` while its name has not resolved.
+    pub address: Option<Address>,
 }
 
 /// A socket address, `1.2.3.4:6379`, `[::1]:6379` or `unix:/path`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::flow::{Engine, Event, Intent, Now, SLICES, SessionId};
-use crate::net::{Bound, Interest, Io, Poller, Ready, Stream};
+use crate::net::{Bound, Interest, Io, Poller, Ready, Stream, words};
 use crate::plan::Plan;
 use crate::stats::Registry;
 
@@ -211,7 +211,7 @@ impl<'a> Worker<'a> {
         for socket in bound {
             let name = socket.listener.clone();
             if let Err(e) = self.add_listener(socket) {
-                self.tell("listener", name, format!("cannot accept: {e}"));
+                self.tell("listener", name, format!("cannot accept: {}", words(&e)));
             }
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Worker<'a> {
                 Err(e) => {
                     let name = bound.listener.clone();
                     self.accept_at = now.ms + ACCEPT_PAUSE_MS;
-                    return self.tell("listener", name, format!("accepting pauses: {e}"));
+                    return self.tell("listener", name, format!("accepting pauses: {}", words(&e)));
                 }
             }
         }
@@ -284,7 +284,7 @@ impl<'a> Worker<'a> {
                     socket.connecting = false;
                     self.engine.upstream_connected(key, epoch);
                 }
-                Err(e) => return self.engine.upstream_closed(key, epoch, &e.to_string()),
+                Err(e) => return self.engine.upstream_closed(key, epoch, &words(&e)),
             }
         }
         for _ in 0..UPSTREAM_READS {
@@ -301,7 +301,7 @@ impl<'a> Worker<'a> {
                 }
                 Io::Later => socket.ready.readable = false,
                 Io::End => return self.engine.upstream_closed(key, epoch, "it closed the connection"),
-                Io::Failed(e) => return self.engine.upstream_closed(key, epoch, &e.to_string()),
+                Io::Failed(e) => return self.engine.upstream_closed(key, epoch, &words(&e)),
             }
         }
         self.busy_upstreams.push((key, epoch));
@@ -395,7 +395,7 @@ impl<'a> Worker<'a> {
                 Io::End => return,
                 Io::Failed(e) => {
                     let epoch = socket.epoch;
-                    return self.engine.upstream_closed(key, epoch, &e.to_string());
+                    return self.engine.upstream_closed(key, epoch, &words(&e));
                 }
             }
         }
@@ -472,7 +472,7 @@ impl<'a> Worker<'a> {
                 self.upstreams
                     .set(key, UpstreamSocket { epoch, stream, ready: Ready::default(), connecting: true });
             }
-            Err(e) => self.engine.upstream_closed(key, epoch, &e.to_string()),
+            Err(e) => self.engine.upstream_closed(key, epoch, &words(&e)),
         }
     }
 
