@@ -63,7 +63,12 @@ class FakeCore:
 
     def stats(self) -> bytes:
         endpoints = [
-            {"cluster": cluster["name"], "id": each["id"], "address": each["address"], "state": self.state}
+            {
+                "cluster": cluster["name"],
+                "id": each["id"],
+                "address": each["address"] or "",
+                "state": self.state if each["address"] else "down",
+            }
             for plan in self.plans[-1:]
             for cluster in plan["clusters"]
             for each in cluster["endpoints"]
@@ -81,7 +86,7 @@ class FakeCore:
         return True
 
     @property
-    def addresses(self) -> list[str]:
+    def addresses(self) -> list[str | None]:
         return [each["address"] for each in self.plans[-1]["clusters"][0]["endpoints"]]
 
 
