@@ -42,6 +42,8 @@ mod rng;
 mod run;
 #[path = "simulation/script.rs"]
 mod script;
+#[path = "simulation/shell.rs"]
+mod shell;
 #[path = "simulation/tag.rs"]
 mod tag;
 #[path = "simulation/value.rs"]

@@ -1,14 +1,12 @@
 //! The simulated world around one engine: clients, servers, the lines between them, and time.
 //!
-//! [`World::turn`] does what `worker/turn.rs` does, call by call and with its edge-triggered readiness: an engine that
+//! `World::turn` (in `shell`) does what `worker/turn.rs` does, call by call and with its edge-triggered readiness: an engine that
 //! forgets to name a session or an upstream that has work hangs here as it would there.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 use std::sync::Arc;
 
-use redisha_core::flow::{Engine, Intent, Now, SLICES, SessionId};
-use redisha_core::plan::Address;
+use redisha_core::flow::{Engine, Now, SessionId};
 use redisha_core::stats::Registry;
 
 use super::client::{Client, Reading};
@@ -45,33 +43,33 @@ pub struct Options {
 /// A connection of the engine to a Redis. It may outlive the engine's socket.
 #[derive(Debug)]
 pub struct Link {
-    redis: usize,
+    pub(super) redis: usize,
     /// The server's number for it.
-    connection: u64,
+    pub(super) connection: u64,
     pub up: Pipe,
     pub down: Pipe,
 }
 
 /// The engine's socket of an upstream.
 #[derive(Debug)]
-struct UpstreamSocket {
-    epoch: u32,
-    link: Option<u64>,
+pub(super) struct UpstreamSocket {
+    pub(super) epoch: u32,
+    pub(super) link: Option<u64>,
     /// When the connect has its outcome, and whether it succeeds.
-    connecting: Option<(u64, bool)>,
-    blocked: bool,
+    pub(super) connecting: Option<(u64, bool)>,
+    pub(super) blocked: bool,
 }
 
 /// The engine's socket of a client.
 #[derive(Debug)]
-struct SessionSocket {
-    id: SessionId,
-    client: usize,
-    readable: bool,
+pub(super) struct SessionSocket {
+    pub(super) id: SessionId,
+    pub(super) client: usize,
+    pub(super) readable: bool,
     /// What had arrived when the last event came.
-    seen: u64,
-    seen_end: bool,
-    blocked: bool,
+    pub(super) seen: u64,
+    pub(super) seen_end: bool,
+    pub(super) blocked: bool,
 }
 
 pub struct World {
@@ -93,18 +91,18 @@ pub struct World {
     pub draining: bool,
     /// Connects fail until then, per Redis.
     pub refused_until: [u64; 3],
-    sockets: BTreeMap<usize, UpstreamSocket>,
-    sessions: BTreeMap<u32, SessionSocket>,
-    busy: Vec<SessionId>,
-    again: Vec<SessionId>,
-    dirty_sessions: Vec<SessionId>,
-    dirty_upstreams: Vec<usize>,
-    next_link: u64,
-    next_client: u32,
-    generation: u64,
-    read: usize,
-    room: usize,
-    delay: u64,
+    pub(super) sockets: BTreeMap<usize, UpstreamSocket>,
+    pub(super) sessions: BTreeMap<u32, SessionSocket>,
+    pub(super) busy: Vec<SessionId>,
+    pub(super) again: Vec<SessionId>,
+    pub(super) dirty_sessions: Vec<SessionId>,
+    pub(super) dirty_upstreams: Vec<usize>,
+    pub(super) next_link: u64,
+    pub(super) next_client: u32,
+    pub(super) generation: u64,
+    pub(super) read: usize,
+    pub(super) room: usize,
+    pub(super) delay: u64,
 }
 
 /// Say what happens, if somebody listens.
@@ -116,6 +114,7 @@ macro_rules! say {
         }
     };
 }
+pub(super) use say;
 
 impl World {
     pub fn new(seed: u64, options: Options, traced: bool) -> Self {
@@ -209,11 +208,11 @@ impl World {
         self.run_clients();
     }
 
-    fn time(&self) -> Now {
+    pub(super) fn time(&self) -> Now {
         Now { us: self.now, ms: self.now / 1_000, unix_ms: tag::EPOCH_MS + self.now / 1_000 }
     }
 
-    fn run_servers(&mut self) {
+    pub(super) fn run_servers(&mut self) {
         let now = self.now;
         let mut ids: Vec<u64> = self.links.keys().copied().collect();
         for i in (1..ids.len()).rev() {
@@ -293,7 +292,7 @@ impl World {
         }
     }
 
-    fn check(&mut self, verdict: Result<(), String>) {
+    pub(super) fn check(&mut self, verdict: Result<(), String>) {
         if let Err(why) = verdict {
             self.note(format!("WRONG: {why}"));
             panic!("{why}");
@@ -301,257 +300,6 @@ impl World {
     }
 
     // The rest is worker/turn.rs.
-
-    fn turn(&mut self) {
-        let now = self.time();
-        self.engine.set_now(now);
-        self.take_events();
-        let keys: Vec<usize> = self.sockets.keys().copied().collect();
-        for key in keys {
-            self.read_upstream(key);
-        }
-        self.read_sessions();
-        self.engine.tick(now);
-        self.engine.pump();
-        self.write_upstreams();
-        self.write_sessions();
-        self.act();
-    }
-
-    fn take_events(&mut self) {
-        std::mem::swap(&mut self.busy, &mut self.again);
-        let now = self.now;
-        for socket in self.sessions.values_mut() {
-            let client = &self.clients[socket.client];
-            let arrived = client.up.arrived(now);
-            let ended = client.up.at_end(now);
-            if arrived > socket.seen || (ended && !socket.seen_end) {
-                socket.seen = arrived;
-                socket.seen_end = ended;
-                socket.readable = true;
-                self.busy.push(socket.id);
-            }
-            if socket.blocked && client.down.room() > 0 {
-                socket.blocked = false;
-                self.dirty_sessions.push(socket.id);
-            }
-        }
-        for (key, socket) in &mut self.sockets {
-            let room = socket.link.and_then(|id| self.links.get(&id)).map_or(0, |link| link.up.room());
-            if socket.blocked && room > 0 {
-                socket.blocked = false;
-                self.dirty_upstreams.push(*key);
-            }
-        }
-    }
-
-    fn read_upstream(&mut self, key: usize) {
-        let Some(socket) = self.sockets.get_mut(&key) else { return };
-        let epoch = socket.epoch;
-        if let Some((at, succeeds)) = socket.connecting {
-            if at > self.now {
-                return;
-            }
-            socket.connecting = None;
-            if !succeeds {
-                return self.engine.upstream_closed(key, epoch, "connection refused");
-            }
-            self.engine.upstream_connected(key, epoch);
-        }
-        let Some(id) = self.sockets.get(&key).and_then(|s| s.link) else { return };
-        loop {
-            let Some(link) = self.links.get_mut(&id) else { return };
-            let bytes = link.down.receive(self.now, self.read);
-            if bytes.is_empty() {
-                if link.down.at_end(self.now) {
-                    say!(self, "upstream {key} sees the end");
-                    self.engine.upstream_closed(key, epoch, "it closed the connection");
-                }
-                return;
-            }
-            self.engine.upstream_bytes(key, epoch, &bytes);
-        }
-    }
-
-    fn read_sessions(&mut self) {
-        let mut busy = std::mem::take(&mut self.busy);
-        for id in busy.drain(..) {
-            self.read_session(id);
-        }
-        self.engine.take_runnable(&mut busy);
-        for id in busy.drain(..) {
-            self.engine.session_resume(id);
-            self.read_session(id);
-        }
-        self.busy = busy;
-    }
-
-    fn read_session(&mut self, id: SessionId) {
-        let Some(socket) = self.sessions.get_mut(&id.slot).filter(|s| s.id == id) else { return };
-        if !socket.readable || !self.engine.wants_read(id) {
-            return;
-        }
-        let client = &mut self.clients[socket.client];
-        let closed = client.up.at_end(self.now) || socket.seen_end;
-        let own = self.engine.session_buffer(id);
-        let asked = own.as_ref().map_or(self.read, |(_, missing)| (*missing).min(16 * self.read));
-        let bytes = client.up.receive(self.now, asked);
-        if bytes.is_empty() {
-            socket.readable = false;
-            if client.up.at_end(self.now) {
-                if client.vanished && self.rng.one_in(2) {
-                    return self.close(id);
-                }
-                self.engine.session_end_of_input(id);
-            }
-            return;
-        }
-        if bytes.len() >= asked || closed {
-            self.again.push(id);
-        } else {
-            socket.readable = false;
-        }
-        if let Some((buffer, _)) = own {
-            buffer.extend_from_slice(&bytes);
-            self.engine.session_filled(id, bytes.len());
-        } else {
-            self.engine.session_bytes(id, &bytes);
-        }
-    }
-
-    fn write_upstreams(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty_upstreams);
-        for key in dirty.drain(..) {
-            self.write_upstream(key);
-        }
-        self.engine.take_dirty_upstreams(&mut dirty);
-        for key in dirty.drain(..) {
-            self.write_upstream(key);
-        }
-        self.dirty_upstreams = dirty;
-    }
-
-    fn write_upstream(&mut self, key: usize) {
-        loop {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = self.engine.upstream_output(key, &mut slices);
-            let Some(socket) = self.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked)
-            else {
-                return;
-            };
-            if count == 0 {
-                return;
-            }
-            let bytes: Vec<u8> = slices[..count].iter().map(|slice| &**slice).collect::<Vec<_>>().concat();
-            assert!(!bytes.is_empty(), "upstream {key} has {count} slices to write and no byte in them");
-            let Some(link) = socket.link.and_then(|id| self.links.get_mut(&id)) else { return };
-            let mut n = bytes.len().min(link.up.room());
-            if n > 1 && self.rng.one_in(8) {
-                n = 1 + self.rng.index(n - 1);
-            }
-            if n == 0 {
-                socket.blocked = true;
-                return;
-            }
-            socket.blocked = n < bytes.len();
-            link.up.send(self.now, &bytes[..n], &mut self.rng);
-            self.engine.upstream_wrote(key, n);
-        }
-    }
-
-    fn write_sessions(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty_sessions);
-        for id in dirty.drain(..) {
-            self.write_session(id);
-        }
-        self.engine.take_dirty_sessions(&mut dirty);
-        for id in dirty.drain(..) {
-            self.write_session(id);
-        }
-        self.dirty_sessions = dirty;
-    }
-
-    fn write_session(&mut self, id: SessionId) {
-        let Some(socket) = self.sessions.get_mut(&id.slot).filter(|s| s.id == id) else { return };
-        let output = self.engine.session_output(id).to_vec();
-        if !output.is_empty() && !socket.blocked {
-            let down = &mut self.clients[socket.client].down;
-            let n = output.len().min(down.room());
-            if n > 0 {
-                down.send(self.now, &output[..n], &mut self.rng);
-                self.engine.session_wrote(id, n);
-            }
-            socket.blocked = n < output.len();
-        }
-        if self.engine.session_is_finished(id) {
-            self.close(id);
-        }
-    }
-
-    fn close(&mut self, id: SessionId) {
-        if let Some(socket) = self.sessions.remove(&id.slot) {
-            let client = &mut self.clients[socket.client];
-            client.session = None;
-            client.down.close(self.now, &mut self.rng);
-            client.up.reset(self.now);
-        }
-        self.engine.session_closed(id);
-    }
-
-    fn act(&mut self) {
-        loop {
-            let intents = self.engine.take_intents();
-            if intents.is_empty() {
-                return;
-            }
-            for intent in intents {
-                match intent {
-                    Intent::Connect { upstream, epoch, address, .. } => {
-                        self.connect(upstream, epoch, &address);
-                    }
-                    Intent::CloseUpstream { upstream } => self.close_upstream(upstream),
-                    Intent::CloseSession { session } => {
-                        if self.sessions.get(&session.slot).is_some_and(|s| s.id == session) {
-                            say!(self, "session {session:?} is closed by the engine");
-                            self.close(session);
-                        }
-                    }
-                    Intent::Tell(event) => say!(self, "told: {event:?}"),
-                }
-            }
-        }
-    }
-
-    fn close_upstream(&mut self, key: usize) {
-        let Some(socket) = self.sockets.remove(&key) else { return };
-        let Some(link) = socket.link.and_then(|id| self.links.get_mut(&id)) else { return };
-        // What the engine gave to its socket may still arrive; what comes back is not read any more.
-        link.up.close(self.now, &mut self.rng);
-        link.down.reset(self.now);
-    }
-
-    fn connect(&mut self, key: usize, epoch: u32, address: &Address) {
-        let Address::Tcp(address) = address else { return };
-        let redis = address.to_string().as_bytes()[7].wrapping_sub(b'0') as usize;
-        let refused = self.redises[redis].down_until > self.now
-            || self.refused_until[redis] > self.now
-            || (self.options.chaos && self.rng.one_in(10));
-        let at = self.now + self.rng.below(self.delay + 1);
-        let mut socket = UpstreamSocket { epoch, link: None, connecting: Some((at, false)), blocked: false };
-        if !refused {
-            socket.connecting = Some((at, true));
-            if self.options.chaos && self.rng.one_in(20) {
-                socket.connecting = Some((u64::MAX, true)); // nobody answers
-            }
-            let connection = self.redises[redis].accept();
-            let pipe = || Pipe::new(self.room, self.delay);
-            self.links.insert(self.next_link, Link { redis, connection, up: pipe(), down: pipe() });
-            socket.link = Some(self.next_link);
-            self.next_link += 1;
-        }
-        say!(self, "upstream {key} connects to {} ({:?})", NAMES[redis], socket.connecting);
-        self.sockets.insert(key, socket);
-    }
 
     /// Another plan is in force.
     pub fn reload(&mut self, routes: Routes) {
