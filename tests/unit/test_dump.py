@@ -74,7 +74,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     } | draw(
         fields(
             admin=st.just({"bind": "127.0.0.1:8001"}),
-            limits=fields(max_clients=st.integers(1, 9), log_bytes=sizes, max_request=sizes, idle_timeout=durations),
+            limits=fields(
+                max_clients=st.integers(1, 9),
+                log_bytes=sizes,
+                max_request=st.integers(1, 1024**3),
+                idle_timeout=durations,
+            ),
         )
     )
 

@@ -418,8 +418,9 @@ impl Engine {
 
     /// `n` bytes of a session's output have left.
     pub fn session_wrote(&mut self, id: SessionId, n: usize) {
+        let now_ms = self.now.ms;
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
-        if let Some(buffer) = session.wrote(n) {
+        if let Some(buffer) = session.wrote(n, now_ms) {
             self.buffers.put(buffer);
         }
         let listener = session.listener;

@@ -317,11 +317,11 @@ impl Engine {
     }
 
     /// A client that does not read its replies is closed; nobody else waits for it.
-    fn check_output(&mut self, id: SessionId) {
+    pub(super) fn check_output(&mut self, id: SessionId) {
         let max = self.limits.max_output;
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
         Self::weigh_session(session, &mut self.heavy);
-        if !session.overflows(max) || session.ending == Ending::Broken {
+        if session.ending == Ending::Broken || !session.overflows(max, self.now.ms) {
             return;
         }
         session.output = Vec::new();

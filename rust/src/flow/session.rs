@@ -12,6 +12,8 @@ use super::ticket::{SessionId, Ticket};
 
 /// Past this much unread output no more commands are read from the client.
 const OUTPUT_PAUSE: usize = 1 << 20;
+/// How long a client may read nothing while more than `max_output` waits for it.
+const OVERFLOW_MS: u64 = 250;
 /// Largest output buffer that a session keeps for its next replies.
 const OUTPUT_KEEP: usize = 64 * 1024;
 /// Most commands of one session in flight: at first, at most, and at least. It grows with every short reply and is
@@ -115,8 +117,8 @@ pub struct Session {
     pub waiting_since: u64,
     /// It has waited for too long: the next look at its command ends in an error rather than in more waiting.
     pub overdue: bool,
-    /// Bytes written since its output was last empty.
-    burst: usize,
+    /// Since when it leaves too much unread and reads nothing (milliseconds); 0: it does not.
+    over_since: u64,
     /// It is on the list of sessions that hold much memory.
     pub heavy: bool,
     /// It stopped at a bound, until replies come or the client reads.
@@ -162,7 +164,7 @@ impl Session {
             half_closed: false,
             waiting_since: 0,
             overdue: false,
-            burst: 0,
+            over_since: 0,
             heavy: false,
             input: Vec::new(),
             consumed: 0,
@@ -211,10 +213,17 @@ impl Session {
         self.in_flight() <= u64::from(self.window / 2) && self.unread() <= OUTPUT_PAUSE / 2
     }
 
-    /// Whether the client leaves unread more than `max`, and does not read at a pace that explains it: who takes a fourth of
-    /// what comes is only slow.
-    pub fn overflows(&self, max: usize) -> bool {
-        self.unread() > max && self.burst < self.unread() / 4
+    /// Whether the client leaves unread more than `max` and has read nothing for a while: who reads, however slowly, is only
+    /// slow, and the memory budget bounds what that costs.
+    pub fn overflows(&mut self, max: usize, now_ms: u64) -> bool {
+        if self.unread() <= max {
+            self.over_since = 0;
+            return false;
+        }
+        if self.over_since == 0 {
+            self.over_since = now_ms;
+        }
+        now_ms - self.over_since >= OVERFLOW_MS
     }
 
     /// Bytes the client has not read, those ahead of their turn among them.
@@ -302,11 +311,10 @@ impl Session {
     }
 
     /// `n` bytes of output have left. Gives the output's buffer when it is empty and larger than a session keeps.
-    pub fn wrote(&mut self, n: usize) -> Option<Vec<u8>> {
+    pub fn wrote(&mut self, n: usize, now_ms: u64) -> Option<Vec<u8>> {
         self.written += n;
-        self.burst += n;
+        self.over_since = if self.over_since == 0 { 0 } else { now_ms };
         if self.written == self.output.len() {
-            self.burst = 0;
             self.output.clear();
             self.written = 0;
             if self.output.capacity() > OUTPUT_KEEP {

@@ -273,6 +273,9 @@ impl Engine {
             weights.push((session.held(), *id));
             session.heavy
         });
+        for (_, id) in &weights {
+            self.check_output(*id);
+        }
         self.registry.worker.memory_bytes.set((total + shared) as u64);
         weights.sort_unstable_by_key(|(held, _)| *held);
         while total > room
