@@ -80,6 +80,7 @@ def test_counters_count(proxy: Sidecar) -> None:
     prometheus = proxy.get("/stats/prometheus").decode()
     assert 'redisha_command_total{command="set"} 10.0' in prometheus
     assert re.search(r'redisha_upstream_rq_time_us_sum\{cluster="redis-001",[^}]*\} [1-9]', prometheus)
+    assert re.search(r'redisha_downstream_rq_time_us_sum\{listener="redis_listener"[^}]*\} [1-9]', prometheus)
 
 
 def test_clusters_and_replicas(proxy: Sidecar, servers: tuple[RedisServer, RedisServer]) -> None:

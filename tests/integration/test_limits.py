@@ -202,3 +202,46 @@ def test_mirror_whose_name_resolves_late(redis_server) -> None:
         assert_equal(primary, mirror)
     finally:
         assert core.join(5000)
+
+
+def test_reads_that_a_mirror_misses_are_no_loss(sidecar, redis_server) -> None:
+    """With ``reads: include`` a mirror that is away misses reads, too. Once they made it ``diverged``."""
+    primary, mirror = redis_server(), redis_server()
+    config = configs.mirrored(primary.address, mirror.address) | {"limits": {"log_bytes": "100KB"}}
+    config["listeners"][0]["routes"][0]["mirrors"][0]["reads"] = "include"
+    proxy = sidecar(config)
+    wait.until(lambda: proxy.stats()["replicas"][0]["state"] == "in_sync", "the mirror is there")
+    mirror.kill()
+    wait.until(lambda: proxy.stats()["replicas"][0]["state"] == "down", "the mirror is away")
+    with proxy.conn() as conn:
+        for _ in range(30):
+            conn.pipeline(*[("GET", "k")] * 300)
+    assert proxy.stats()["logs"][0]["overflow_total"] > 0
+    assert proxy.stats()["replicas"][0]["lost_total"] == 0
+
+
+def test_long_reply_of_a_write_is_not_a_difference(sidecar, redis_server) -> None:
+    """The reply of a GETSET that was streamed is not compared. Once each made a false alarm and a copy of the key."""
+    primary, mirror = redis_server(), redis_server()
+    proxy = sidecar(configs.mirrored(primary.address, mirror.address))
+    with proxy.conn() as conn:
+        for _ in range(5):
+            conn.command("GETSET", "k", b"x" * 300_000)
+    assert_equal(primary, mirror)
+    wait.until(lambda: proxy.stats()["replicas"][0]["lag"] == 0, "all is acknowledged")
+    assert proxy.stats()["replicas"][0]["differ_total"] == 0
+
+
+def test_server_that_stops_in_the_middle_of_a_long_reply(sidecar, server: RedisServer) -> None:
+    """Who waits behind half a reply is told at ``op_timeout``. Once nobody on that connection ever was."""
+    redis.Redis(port=server.port).set("large", b"x" * (60 * MIB))
+    proxy = sidecar(configs.pass_through(server.address, op_timeout="500ms"))
+    with proxy.conn() as slow, proxy.conn() as other:
+        slow.send(encode("GET", "large"))
+        slow.socket.recv(1)
+        server.pause()
+        try:
+            other.send_command("GET", "k")
+            assert other.reply(timeout=5).startswith((b"-INDOUBT", b"-TIMEOUT", b"$-1"))
+        finally:
+            server.resume()

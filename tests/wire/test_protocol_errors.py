@@ -187,7 +187,7 @@ def test_never_reads(behind: RedisServer, proxy: Sidecar) -> None:
             slowest = max(slowest, time.monotonic() - before)
         sender.join(10)
         assert not sender.is_alive()
-        assert slowest < 5.0, f"another client waited {slowest:.2f} s"
+        assert slowest < 1.0, f"another client waited {slowest:.2f} s"
         assert proxy.memory_bytes() < 256 << 20
     # Its memory goes when it goes.
     wait.until(lambda: proxy.memory_bytes() < 160 << 20, "memory of the client that never read is given back")

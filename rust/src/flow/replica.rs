@@ -214,4 +214,20 @@ mod tests {
         repair.copied(&key("b"), 3);
         assert_eq!(repair.due(100 + RETRY_MS.0), Some(key("a")));
     }
+
+    #[test]
+    fn copies_that_were_lost_do_not_stop_the_repair() {
+        let mut repair = Repair::default();
+        for name in ["a", "b"] {
+            repair.doubt(key(name), 1);
+            let due = repair.due(0).expect("due");
+            repair.asked(due, 2);
+        }
+        repair.doubt(key("a"), 5); // the primary's connection broke with the copies in flight
+        repair.doubt(key("b"), 5);
+        let due = repair.due(0).expect("due");
+        repair.asked(due.clone(), 6);
+        repair.refused(due, 6, 0);
+        assert!(repair.due(RETRY_MS.0).is_some(), "nothing is in flight, so one may be tried");
+    }
 }

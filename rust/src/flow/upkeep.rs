@@ -74,9 +74,9 @@ impl Engine {
             }
             Phase::Ready => {
                 let silent = now.ms.saturating_sub(upstream.waiting_since) * 1_000 > op_timeout_us;
-                upstream.stalled = silent && !upstream.calls.is_empty();
+                let stalled = silent && !upstream.calls.is_empty();
                 let wake = !upstream.waiters.is_empty() && upstream.has_room();
-                if upstream.stalled && matches!(upstream.role, Role::Replica { .. }) {
+                if stalled && matches!(upstream.role, Role::Replica { .. }) {
                     return self.break_upstream(key, "it did not acknowledge an effect within op_timeout");
                 }
                 self.expire_calls(key, op_timeout_us);

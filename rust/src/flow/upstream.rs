@@ -125,8 +125,6 @@ pub struct Upstream {
     pub dirty: bool,
     /// When there was last a sign of life while calls wait (milliseconds).
     pub waiting_since: u64,
-    /// No sign of life for `op_timeout`: sessions do not wait for it any more.
-    pub stalled: bool,
     /// The socket did not take all that it was given.
     blocked: bool,
     /// Since when it is ready (milliseconds).
@@ -178,7 +176,6 @@ impl Upstream {
             identity: None,
             dirty: false,
             waiting_since: 0,
-            stalled: false,
             blocked: false,
             ready_since: 0,
             context: Context::default(),
@@ -262,7 +259,6 @@ impl Upstream {
             self.backoff.reset();
         }
         self.patient = stood;
-        self.stalled = false;
         self.blocked = false;
         self.phase = Phase::Down { retry_at: now_ms + if stood { 0 } else { self.backoff.pause() } };
         self.reason = reason;
@@ -311,7 +307,6 @@ impl Upstream {
     #[inline]
     pub fn alive(&mut self, now_ms: u64) {
         self.waiting_since = now_ms;
-        self.stalled = false;
     }
 
     /// Bring the connection into a command's context; `resp` is `None` when the reply is the same in both versions.
