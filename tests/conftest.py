@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ SidecarFactory = Callable[..., Sidecar]
 RelayFactory = Callable[[int], Relay]
 
 _running: list[Sidecar] = []
+
+# What a test starts by itself keeps nothing on this machine; the sidecars of the fixtures have folders of their own.
+os.environ["REDISHA_STATE_DIR"] = "memory"
 
 
 @pytest.hookimpl(wrapper=True)

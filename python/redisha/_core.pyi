@@ -42,7 +42,14 @@ class Event:
         - ``"applied"``: the plan of ``generation`` is in force (``subject`` is the generation as text).
         - ``"upstream_up"`` / ``"upstream_down"``: an endpoint's connection is ready / was lost or refused.
         - ``"replica"``: a mirror's replica changed its state; ``detail`` begins with the new state.
-        - ``"lost"``: effects were dropped for a replica (log overflow); ``detail`` says how many.
+        - ``"healed"``: a resync of a replica came to its end; ``detail`` says what it took.
+        - ``"overflow"``: the full log drops effects for a replica; a resync will copy what they changed.
+        - ``"lost"``: effects were not delivered when a drain ended; ``detail`` says how many.
+        - ``"primary"``: what is known of a primary's data has changed: it lost some, was filled, counts as it is.
+        - ``"refill"``: ``subject`` is ``primary -> mirror``: the primary lost data that the mirror has, and waits to be
+          filled from there. The answer is :meth:`Core.refilled`.
+        - ``"same_server"``: a mirror is the primary's own Redis; nothing is sent to it.
+        - ``"map"``: the file of a replica's dirty map cannot be used, or not be believed.
         - ``"listener"``: accepting failed for a time (for example out of file descriptors).
         - ``"drained"``: :meth:`Core.begin_drain` came to its end.
         - ``"worker_died"``: a worker panicked; ``detail`` is the panic's text. The data plane has stopped.
@@ -81,6 +88,28 @@ class Core:
         """A snapshot of all counters and gauges: JSON, see ``redisha.core.Stats``. Costs the data plane nothing."""
     def listeners(self) -> list[tuple[str, str]]:
         """(listener name, address as bound) of every listener in force; a port 0 of the plan is resolved here."""
+    def resync(self, cluster: str, action: str) -> None:
+        """What the operator wants of the replicas whose primary or mirror belongs to ``cluster``.
+
+        - ``"start"``: look through everything that is marked dirty.
+        - ``"full"``: compare and copy every key; an unmarked mirror is taken to be this sidecar's alone.
+        - ``"pause"``, ``"resume"``: copies and scans stop, and go on.
+        - ``"accept"``: a primary that is held or doubtful counts as it is.
+
+        :raises ValueError: no such action.
+        :raises RuntimeError: the data plane is not running.
+        """
+    def refilled(self, primary: str, ok: bool) -> None:
+        """The copying that the event ``refill`` asked for has ended: ``primary`` (``cluster/endpoint``) has what its mirror
+        has, or (``ok`` false) could not be filled.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def doubt(self, primary: str, mirror: str, keys: list[tuple[int, bytes]]) -> None:
+        """These keys (database, key) were found to differ on ``mirror``: have them copied, in order with the writes.
+
+        :raises RuntimeError: the data plane is not running.
+        """
     def begin_drain(self, limit_ms: int) -> None:
         """Stop accepting, let each session finish what is in flight, then close it; after ``limit_ms`` close the rest.
 
@@ -96,7 +125,7 @@ class Core:
 
 @final
 class ReplyReader:
-    """Resumable reader of RESP2 and RESP3 replies, for probes: the data plane's own scanner."""
+    """Resumable reader of RESP2 and RESP3 replies, for the control plane: the data plane's own scanner."""
 
     def __new__(cls) -> ReplyReader: ...
     def feed(self, data: bytes) -> None:
@@ -106,6 +135,14 @@ class ReplyReader:
 
         Status, bulk and verbatim strings are ``bytes``; integers ``int``; nil ``None``; arrays, sets and pushes ``list``;
         maps ``dict``; doubles ``float``; booleans ``bool``; an error reply is a :class:`ReplyError` *instance*.
+
+        :raises ValueError: the bytes are not RESP.
+        """
+    def take(self, count: int) -> object:
+        """The next ``count`` complete replies as the ``bytes`` they came in, or ``NotImplemented`` when more are needed.
+
+        What two servers answered to the same commands is compared in this form without looking into it. To look into
+        it, feed it to another reader.
 
         :raises ValueError: the bytes are not RESP.
         """

@@ -7,7 +7,7 @@ Never: decides anything, logs, or keeps state that the data plane has.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -51,6 +51,12 @@ class EventKind(StrEnum):
     UPSTREAM_DOWN = "upstream_down"
     REPLICA = "replica"
     LOST = "lost"
+    OVERFLOW = "overflow"
+    HEALED = "healed"
+    PRIMARY = "primary"
+    REFILL = "refill"
+    SAME_SERVER = "same_server"
+    MAP = "map"
     LISTENER = "listener"
     DRAINED = "drained"
     WORKER_DIED = "worker_died"
@@ -68,13 +74,19 @@ class Event:
 
     Attributes:
         kind: what happened.
-        subject: what it happened to, ``cluster/endpoint`` for an endpoint.
+        subject: what it happened to, ``cluster/endpoint`` for an endpoint, ``P -> M`` for a replica.
         detail: why, in words; may be empty.
     """
 
     kind: EventKind
     subject: str
     detail: str
+
+    @property
+    def replica(self) -> tuple[str, str] | None:
+        """Primary and mirror, each as ``cluster/endpoint``, where the subject is a replica."""
+        primary, arrow, mirror = self.subject.partition(" -> ")
+        return (primary, mirror) if arrow else None
 
 
 class RawEvent(Protocol):
@@ -110,6 +122,15 @@ class CoreLike(Protocol):
 
     def listeners(self) -> list[tuple[str, str]]:
         """(name, address as bound) of every listener in force."""
+
+    def resync(self, cluster: str, action: str, /) -> None:
+        """Start, pause, resume or accept, for the replicas whose primary or mirror belongs to a cluster."""
+
+    def refilled(self, primary: str, ok: bool, /) -> None:
+        """The copying after the event ``refill`` ended."""
+
+    def doubt(self, primary: str, mirror: str, keys: list[tuple[int, bytes]], /) -> None:
+        """These keys (database, key) were found to differ: copy them."""
 
     def begin_drain(self, limit_ms: int, /) -> None:
         """Stop accepting and let sessions finish."""
@@ -211,8 +232,11 @@ class EndpointStats:
 class ReplicaStats:
     """One replica: a mirror's Redis following a primary's log.
 
-    ``lag`` is committed effects that it has not acknowledged, ``lag_bytes`` their size, ``lost_total`` effects dropped
-    for it because the log was full.
+    ``lag`` is committed effects that it has not acknowledged, ``lag_bytes`` their size, ``lost_total`` effects that it
+    did not get as such (dropped from the full log, or of keys not known); a resync heals that. ``resync`` is what runs
+    or ran last: empty, ``log``, ``buckets`` or ``full``, the last two perhaps with ``, add-only``. ``resync_done`` of
+    ``resync_total`` (an estimate) are the keys that it looked at; ``resync_limit`` the copies it may have in flight.
+    ``sole`` says whether this sidecar is the mirror's only writer: ``yes``, ``no``, or empty while not known.
     """
 
     primary: str = ""
@@ -229,6 +253,25 @@ class ReplicaStats:
     resync_keys_total: int = 0
     repair_keys: int = 0
     restarts_total: int = 0
+    resync: str = ""
+    resync_bytes_total: int = 0
+    resync_done: int = 0
+    resync_total: int = 0
+    resync_rate: int = 0
+    resync_limit: int = 0
+    resync_runs_total: int = 0
+    resync_full_total: int = 0
+    unproven_keys: int = 0
+    unrepaired_keys: int = 0
+    dirty_buckets: int = 0
+    generation: int = 0
+    sole: str = ""
+    healed: str = ""
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether it is equal to its primary, but for what is on the way."""
+        return self.state == "in_sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +385,22 @@ class DataPlane:
     def listeners(self) -> list[tuple[str, str]]:
         """(name, address as bound) of every listener in force; a port 0 of the plan is the real one here."""
         return self._core.listeners()
+
+    def resync(self, cluster: str, action: str) -> None:
+        """Start, pause, resume or accept, for the replicas whose primary or mirror belongs to a cluster.
+
+        Raises:
+            ValueError: there is no such action.
+        """
+        self._core.resync(cluster, action)
+
+    def refilled(self, primary: str, ok: bool) -> None:
+        """The copying after ``REFILL`` ended: ``primary`` (``cluster/endpoint``) has all, or it was given up."""
+        self._core.refilled(primary, ok)
+
+    def doubt(self, primary: str, mirror: str, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Have these keys (database, key) copied to the mirror, in order with the writes: they were found to differ."""
+        self._core.doubt(primary, mirror, list(keys))
 
     def begin_drain(self, limit: float) -> None:
         """Stop accepting and close each session once idle, all after ``limit`` seconds; ``DRAINED`` tells the end."""

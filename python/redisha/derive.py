@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from redisha.admin import ServerState
-from redisha.config.model import Config, Section
+from redisha.config.model import Config, Listener, Route, Section
 from redisha.config.scalars import Tcp, parse_endpoint
 from redisha.config.secret import Secret
 from redisha.core import EndpointStats
@@ -51,7 +52,124 @@ def checks(config: Config, plan: Plan) -> dict[EndpointKey, Checks]:
 
 def primary_clusters(config: Config) -> tuple[str, ...]:
     """The clusters that a route leads to, mirrors aside; each once."""
-    return tuple(dict.fromkeys(route.cluster for listener in config.listeners for route in listener.routes))
+    return tuple(dict.fromkeys(route.cluster for route in _routes(config)))
+
+
+def mirrored_clusters(config: Config) -> tuple[str, ...]:
+    """The clusters that have a mirror or are one; each once, in the order of the file."""
+    found = {name for pair in mirrored_pairs(config) for name in pair}
+    return tuple(name for name in config.clusters if name in found)
+
+
+def mirrored_pairs(config: Config) -> tuple[tuple[str, str], ...]:
+    """(primary's cluster, mirror's cluster) of every mirror; each once."""
+    return tuple(dict.fromkeys((route.cluster, each.cluster) for route in _routes(config) for each in route.mirrors))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Redis of the plan, as one connects to it beside the data plane.
+
+    Attributes:
+        name: ``cluster/endpoint``, as in events and statistics.
+        cluster: its cluster.
+        address: where it is; None while its name does not resolve.
+        username: for AUTH; None for the default user.
+        password: for AUTH; None when none is asked.
+        alone: whether it is its cluster's only one, so that it holds all of the cluster's keys.
+        connect_timeout: seconds for connecting.
+        op_timeout: seconds for one command.
+    """
+
+    name: str
+    cluster: str
+    address: str | None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    alone: bool = True
+    connect_timeout: float = 0.25
+    op_timeout: float = 5.0
+
+
+def servers(plan: Plan) -> dict[str, Server]:
+    """Every Redis of the plan by its name."""
+    return {
+        (name := f"{cluster.name}/{endpoint.id}"): Server(
+            name,
+            cluster.name,
+            endpoint.address,
+            cluster.username,
+            cluster.password,
+            len(cluster.endpoints) == 1,
+            cluster.connect_timeout_ms / 1000,
+            cluster.op_timeout_ms / 1000,
+        )
+        for cluster in plan.clusters
+        for endpoint in cluster.endpoints
+    }
+
+
+class Scope:
+    """Which keys a mirror has in common with its primary: those of the routes that name both.
+
+    Args:
+        config: the configuration.
+        primary: the primary's cluster.
+        mirror: the mirror's cluster.
+    """
+
+    def __init__(self, config: Config, primary: str, mirror: str) -> None:
+        self._tables = [
+            _Table(listener, primary, mirror)
+            for listener in config.listeners
+            if any(_leads(route, primary, mirror) for route in listener.routes)
+        ]
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is every key."""
+        return any(table.whole for table in self._tables)
+
+    def has(self, key: bytes) -> bool:
+        """Whether both have this key, named as the Redis servers name it."""
+        return any(table.has(key) for table in self._tables)
+
+
+class _Table:
+    """One listener's routes, longest prefix first; each with whether it leads to the pair."""
+
+    def __init__(self, listener: Listener, primary: str, mirror: str) -> None:
+        self._folded = listener.case_insensitive
+        routes = sorted(listener.routes, key=lambda route: -len(route.prefix.encode()))
+        self._routes = [
+            (self._fold(route.prefix.encode()), route.remove_prefix, _leads(route, primary, mirror)) for route in routes
+        ]
+        self.whole = any(not prefix and leads for prefix, _, leads in self._routes) and all(
+            leads and not (cut and prefix) for prefix, cut, leads in self._routes
+        )
+
+    def has(self, key: bytes) -> bool:
+        return self.whole or any(
+            self._taken(prefix + key if cut else key) == number
+            for number, (prefix, cut, leads) in enumerate(self._routes)
+            if leads
+        )
+
+    def _taken(self, key: bytes) -> int | None:
+        """Which route takes a key as a client names it."""
+        folded = self._fold(key)
+        return next((number for number, (prefix, _, _) in enumerate(self._routes) if folded.startswith(prefix)), None)
+
+    def _fold(self, key: bytes) -> bytes:
+        return key.lower() if self._folded else key
+
+
+def _leads(route: Route, primary: str, mirror: str) -> bool:
+    return route.cluster == primary and any(each.cluster == mirror for each in route.mirrors)
+
+
+def _routes(config: Config) -> list[Route]:
+    return [route for listener in config.listeners for route in listener.routes]
 
 
 def missing(

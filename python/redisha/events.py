@@ -23,11 +23,22 @@ _FORMS = {
     EventKind.UPSTREAM_DOWN: (logging.WARNING, "not connected to {}"),
     EventKind.REPLICA: (logging.INFO, "replica {}"),
     EventKind.LOST: (logging.ERROR, "effects lost for {}"),
+    EventKind.OVERFLOW: (logging.WARNING, "the log is full for {}"),
+    EventKind.HEALED: (logging.INFO, "healed {}"),
+    EventKind.PRIMARY: (logging.WARNING, "primary {}"),
+    EventKind.REFILL: (logging.WARNING, "refill {}"),
+    EventKind.SAME_SERVER: (logging.ERROR, "refused {}"),
+    EventKind.MAP: (logging.WARNING, "dirty map of {}"),
     EventKind.LISTENER: (logging.WARNING, "listener {}"),
     EventKind.DRAINED: (logging.INFO, "drained"),
     EventKind.WORKER_DIED: (logging.CRITICAL, "the data plane died"),
     EventKind.OTHER: (logging.INFO, "{}"),
 }
+
+_REPLICA = {"down": logging.WARNING, "unproven": logging.WARNING, "diverged": logging.ERROR, "refused": logging.ERROR}
+
+_ALWAYS = frozenset({EventKind.LOST, EventKind.OVERFLOW, EventKind.HEALED, EventKind.REFILL})
+"""Each of these is news, however like the one before it."""
 
 
 def sentence(event: Event) -> str:
@@ -37,9 +48,9 @@ def sentence(event: Event) -> str:
 
 
 def level(event: Event) -> int:
-    """The log's level for an event; a replica that goes down is a warning."""
-    if event.kind is EventKind.REPLICA and event.detail.startswith("down"):
-        return logging.WARNING
+    """The log's level for an event; that of a replica depends on the state, with which the detail begins."""
+    if event.kind is EventKind.REPLICA:
+        return _REPLICA.get(event.detail.split(maxsplit=1)[0].rstrip(":,;") if event.detail else "", logging.INFO)
     return _FORMS[event.kind][0]
 
 
@@ -60,7 +71,7 @@ class Chronicle:
 
     def take(self, event: Event) -> None:
         """One more event."""
-        repeated = event.kind is not EventKind.LOST and self._last.get(event.subject) == event
+        repeated = event.kind not in _ALWAYS and self._last.get(event.subject) == event
         self._last[event.subject] = event
         if not repeated:
             self._recent.append({"time": timestamp()} | {key: str(value) for key, value in asdict(event).items()})

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from redisha.config.model import Cluster, Config, Listener, ListenerAuth
+from redisha.config.model import Cluster, Config, Listener, ListenerAuth, Resync
 from redisha.config.model import Limits as ConfigLimits
 from redisha.config.scalars import Address, Tcp, parse_endpoint
 
@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the process, in bytes and milliseconds; a time of 0 is no limit."""
+    """Bounds of the process, in bytes and milliseconds; a time or a rate of 0 is no limit."""
 
     max_clients: int
     max_request: int
@@ -39,6 +39,8 @@ class Limits:
     log_bytes: int
     idle_timeout_ms: int
     handshake_timeout_ms: int
+    resync_keys_per_s: int
+    resync_bytes_per_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,13 @@ class PlanCluster:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the data plane does, whole. Each plan replaces the one before."""
+    """What the data plane does, whole. Each plan replaces the one before.
+
+    ``state_dir`` is the folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
+    """
 
     generation: int
+    state_dir: str | None
     limits: Limits
     listeners: tuple[PlanListener, ...]
     clusters: tuple[PlanCluster, ...]
@@ -137,7 +143,9 @@ def targets(config: Config) -> tuple[Target, ...]:
     return tuple(found.values())
 
 
-def compile_plan(config: Config, resolved: Mapping[str, Sequence[str]], generation: int) -> Plan:
+def compile_plan(
+    config: Config, resolved: Mapping[str, Sequence[str]], generation: int, state_dir: str | None = None
+) -> Plan:
     """The plan of a configuration.
 
     Args:
@@ -145,16 +153,18 @@ def compile_plan(config: Config, resolved: Mapping[str, Sequence[str]], generati
         resolved: The IP addresses of each host name, in any order. A name that is missing, or has none, gives an
             endpoint without an address.
         generation: The number of the plan, greater than that of the plan before.
+        state_dir: The folder of the dirty maps; None for memory only.
     """
     return Plan(
         generation=generation,
-        limits=_limits(config.limits),
+        state_dir=state_dir,
+        limits=_limits(config.limits, config.resync),
         listeners=tuple(_listener(listener) for listener in config.listeners),
         clusters=tuple(_cluster(name, cluster, resolved) for name, cluster in config.clusters.items()),
     )
 
 
-def _limits(limits: ConfigLimits) -> Limits:
+def _limits(limits: ConfigLimits, resync: Resync) -> Limits:
     return Limits(
         max_clients=limits.max_clients,
         max_request=limits.max_request,
@@ -163,6 +173,8 @@ def _limits(limits: ConfigLimits) -> Limits:
         log_bytes=limits.log_bytes,
         idle_timeout_ms=limits.idle_timeout,
         handshake_timeout_ms=limits.handshake_timeout,
+        resync_keys_per_s=resync.max_keys_per_second,
+        resync_bytes_per_s=resync.max_bytes_per_second,
     )
 
 

@@ -8,6 +8,7 @@ Never: is on a client's way; if this file is blocked for seconds, no client noti
     file ─▶ resolve ─▶ compile ─▶ core.apply ─▶ admin ─▶ LIVE ─▶ (ready once every route has an endpoint)
     SIGHUP, file changed ─▶ the same again; a bad file changes nothing       name changed ─▶ compile ─▶ core.apply
     SIGTERM, SIGINT, /drain_listeners ─▶ DRAINING ─▶ 0      again ─▶ at once      worker died ─▶ 70 at once
+    a mirror that is its own primary ─▶ 1 at once, while starting
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 import redisha
 from redisha import core, derive, logs, process
-from redisha.admin import ServerState, Snapshot
+from redisha.admin import ServerState, Snapshot, UnknownClusterError
 from redisha.config.load import Loaded, load
 from redisha.config.model import Config
 from redisha.core import DataPlane, Event, EventKind
-from redisha.errors import ConfigError, DataPlaneError, ListenError, PlanError, RedishaError
+from redisha.errors import ConfigError, DataPlaneError, ListenError, PlanError, Problem, RedishaError
 from redisha.events import Chronicle, timestamp
 from redisha.filewatch import FileWatch, fingerprint
 from redisha.health.monitor import Monitor
+from redisha.health.probe import Facts
 from redisha.plan import Plan, compile_plan
 from redisha.resolve import Lookup, Resolver
+from redisha.resync import Caretaker
+from redisha.statedir import StateDir
 
 if TYPE_CHECKING:
     from redisha.admin.app import AdminServer
@@ -57,6 +61,10 @@ JOIN_LIMIT = 2.0
 TICK = 1.0
 """Seconds between two looks at readiness and memory."""
 
+STARTING = 10.0
+"""Seconds after the start in which a mirror that turns out to be its own primary ends the process, like a wrong file.
+Later it would end a service that others use: then it is an error in the log, and the mirror stays refused."""
+
 LOOK_AT_FILES = 5
 """Ticks between two looks at the configuration's files, for changes that the file watch cannot see."""
 
@@ -68,10 +76,12 @@ class Options:
     Attributes:
         admin: the admin address instead of the file's; ``off`` for none; None to take the file's.
         drain_timeout: seconds that clients have to finish after SIGTERM.
+        state_dir: the folder of the dirty maps instead of the file's; ``memory`` for none; None to take the file's.
     """
 
     admin: str | None = None
     drain_timeout: float = 10.0
+    state_dir: str | None = None
 
 
 class End(Enum):
@@ -80,6 +90,8 @@ class End(Enum):
     DRAIN = "drain"
     NOW = "now"
     DIED = "died"
+    REFUSED = "refused"
+    """What the file says cannot be run, as was found out only now."""
 
 
 class Supervisor:
@@ -90,6 +102,7 @@ class Supervisor:
         options: what the command line says.
         plane: the data plane; a new one by default.
         lookup: how names are looked up, instead of the system's way.
+        care: what keeps primaries and mirrors equal; the usual one by default.
     """
 
     def __init__(
@@ -98,6 +111,7 @@ class Supervisor:
         options: Options | None = None,
         plane: DataPlane | None = None,
         lookup: Lookup | None = None,
+        care: Caretaker | None = None,
     ) -> None:
         self._options = options or Options()
         self._plane = plane or DataPlane()
@@ -111,9 +125,11 @@ class Supervisor:
         self._reload_success = 0
         self._reload_failure = 0
         self._reload_error: dict[str, str] | None = None
+        self._state_dir = StateDir(self._options.state_dir, os.environ)
         # What runs beside.
         self._resolver = Resolver(self._on_addresses, lookup)
         self._monitor = Monitor()
+        self._care = care or Caretaker(self._plane)
         self._watch = FileWatch(self._on_files)
         self._admin: AdminServer | None = None
         self._admin_address = ""
@@ -124,6 +140,7 @@ class Supervisor:
         self._readdress = False
         self._end: End | None = None
         self._end_signal: signal.Signals | None = None
+        self._refusal: ConfigError | None = None
         self._asked = asyncio.Event()
         self._finished = asyncio.Event()
         # What was told.
@@ -134,6 +151,7 @@ class Supervisor:
         """Live until the end, and return the exit code.
 
         Raises:
+            ConfigError: the state directory cannot be used, or a mirror is its own primary.
             ListenError: an address cannot be bound.
             PlanError: the data plane refused the first plan.
         """
@@ -147,6 +165,8 @@ class Supervisor:
             await self._asked.wait()
             if self._end is End.DRAIN:
                 await self._drain()
+            if self._refusal is not None:
+                raise self._refusal
             return self._exit_code()
         finally:
             await self._close()
@@ -156,6 +176,7 @@ class Supervisor:
     async def _start(self) -> None:
         self._resolver.add(derive.policies(self._loaded.config))
         await self._resolver.first_answers(START_RESOLVE_LIMIT)
+        await self._state_dir.take(self._loaded.config, str(self._loaded.source))
         self._put(self._loaded.config)
         await self._start_admin()
         self._tasks = [asyncio.create_task(self._control()), asyncio.create_task(self._tick())]
@@ -168,6 +189,7 @@ class Supervisor:
                 "kind": self._loaded.kind,
                 "listeners": ", ".join(f"{name} on {address}" for name, address in self._plane.listeners()),
                 "admin": self._admin_address or "off",
+                "state_dir": str(self._state_dir),
                 "pid": os.getpid(),
             },
         )
@@ -226,6 +248,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._watch.close()
+        await self._care.close()
         await self._monitor.close()
         await self._resolver.close()
         if self._admin is not None:
@@ -233,6 +256,7 @@ class Supervisor:
         self._plane.unwatch()
         if self._end is not End.DIED and not self._plane.join(JOIN_LIMIT):
             log.error("the data plane has not ended within %g s", JOIN_LIMIT)
+        self._state_dir.close()
         log.info("ended", extra={"seconds": f"{time.monotonic() - self._started:.1f}"})
 
     # --- plans --------------------------------------------------------------------------------------------------------
@@ -245,7 +269,7 @@ class Supervisor:
             PlanError: the data plane refused the plan; nothing was changed.
         """
         generation = 1 if self._plan is None else self._plan.generation + 1
-        plan = compile_plan(config, self._resolver.addresses(), generation)
+        plan = compile_plan(config, self._resolver.addresses(), generation, self._state_dir.path)
         if not always and self._plan is not None and replace(self._plan, generation=generation) == plan:
             return
         try:
@@ -256,6 +280,7 @@ class Supervisor:
             raise PlanError(str(error)) from error
         self._plan = plan
         self._monitor.watch(derive.checks(config, plan))
+        self._care.configure(config, plan)
 
     async def _control(self) -> None:
         """Do what was asked, one thing at a time."""
@@ -296,6 +321,7 @@ class Supervisor:
             loaded = load(before.source)
             self._resolver.add(derive.policies(loaded.config))
             await self._resolver.first_answers(RELOAD_RESOLVE_LIMIT)
+            await self._state_dir.take(loaded.config, str(loaded.source))
             self._put(loaded.config)
         except Exception as error:
             self._reload_failed(reason, error)
@@ -339,9 +365,25 @@ class Supervisor:
                 self._finished.set()
             case EventKind.WORKER_DIED:
                 self._ask_end(End.DIED)
+            case EventKind.REFILL:
+                self._care.on_refill(event)
+            case EventKind.SAME_SERVER if self._starting:
+                self._refuse(event)
             case _:
                 pass
         self._look_at_readiness()
+
+    @property
+    def _starting(self) -> bool:
+        young = time.monotonic() - self._started < STARTING
+        return self._reload_success == 0 and (young or self._missing is None)
+
+    def _refuse(self, event: Event) -> None:
+        """A mirror is the very server that it would mirror: no file that says so can be right."""
+        message = f"{event.subject}: {event.detail or 'the mirror and its primary are the same Redis'}"
+        hint = "name another server as the mirror, or remove it"
+        self._refusal = ConfigError(Problem(str(self._loaded.source), None, "", message, hint))
+        self._ask_end(End.REFUSED)
 
     def _look_at_readiness(self) -> None:
         """Tell it when it changes: ``ready`` once, later what is missing and that it is back."""
@@ -371,11 +413,17 @@ class Supervisor:
             self._look_at_readiness()
             if tick % LOOK_AT_FILES == 0:
                 self._on_files()
-            requests = sum(listener.downstream_rq_total for listener in self._plane.stats().listeners)
+            stats = self._plane.stats()
+            self._care.look(stats.replicas, self._facts())
+            requests = sum(listener.downstream_rq_total for listener in stats.listeners)
             if trimmer.due(process.resident_bytes(), allocator.free_bytes, requests, time.monotonic()):
                 allocator.trim()
                 trimmer.trimmed(allocator.free_bytes())
             await asyncio.sleep(TICK)
+
+    def _facts(self) -> dict[str, Facts]:
+        """What each Redis says of itself, by its name."""
+        return {str(key): each.facts for key, each in self._monitor.view().items() if each.facts is not None}
 
     # --- what the admin server sees and does --------------------------------------------------------------------------
 
@@ -391,6 +439,8 @@ class Supervisor:
             health=self._monitor.view(),
             names=self._resolver.states(),
             listeners=tuple(self._plane.listeners()),
+            scrubs=self._care.scrubs(),
+            refills=self._care.refills(),
             prefixes={each.name: each.stat_prefix for each in config.listeners if each.stat_prefix},
             counters={
                 "config.reload_success": self._reload_success,
@@ -426,6 +476,7 @@ class Supervisor:
                 "warnings": [str(warning) for warning in self._loaded.warnings],
             },
             "admin": self._admin_address,
+            "state_dir": str(self._state_dir),
             "events": self._chronicle.recent(),
         }
 
@@ -435,6 +486,20 @@ class Supervisor:
             "config": derive.redacted(self._loaded.config),
             "plan": derive.redacted(asdict(self._plan)) if self._plan is not None else None,
         }
+
+    def resync(self, cluster: str, action: str) -> tuple[str, ...]:
+        """Start, pause, resume or accept the replicas of a cluster; their names.
+
+        Raises:
+            UnknownClusterError: no cluster of this name has a mirror or is one.
+            ValueError: there is no such action.
+        """
+        known = derive.mirrored_clusters(self._loaded.config)
+        if cluster not in known:
+            raise UnknownClusterError(cluster, known)
+        self._care.resync(cluster, action)
+        log.info("asked to resync", extra={"cluster": cluster, "action": action})
+        return self._care.names(cluster)
 
     def drain(self) -> None:
         """Begin the graceful end."""

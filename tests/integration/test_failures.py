@@ -202,9 +202,9 @@ def _answer_or_nothing(conn: Conn, garbage: bytes) -> bytes:
     return b"" if reply.startswith(ANY_FAILURE) else reply
 
 
-def test_port_in_use(sidecar, server: RedisServer) -> None:
+def test_port_in_use(sidecar, redis_server, server: RedisServer) -> None:
     """A listener's port is taken: the sidecar ends with an error that names the address."""
-    config = configs.pass_through(server.address)
+    config = configs.pass_through(redis_server().address)
     config["listeners"][0]["bind"] = [server.address]
     proxy = sidecar(config, ready=False)
     assert proxy.wait_exit() != 0

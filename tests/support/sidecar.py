@@ -39,10 +39,25 @@ class Sidecar:
     become free ports, the same ones for the life of this object.
     """
 
-    def __init__(self, directory: Path, config: ConfigInput, program: Sequence[str] = RUN) -> None:
-        """Prepare a sidecar; ``program`` are the arguments of Python that the file's name is appended to."""
+    def __init__(
+        self,
+        directory: Path,
+        config: ConfigInput,
+        program: Sequence[str] = RUN,
+        state_dir: Path | str | None = None,
+    ) -> None:
+        """Prepare a sidecar.
+
+        Args:
+            directory: its own folder.
+            config: what it is to run.
+            program: the arguments of Python that the file's name is appended to.
+            state_dir: where it keeps its state if the configuration does not say; by default a folder in ``directory``,
+                which stays the same over restarts of this object. ``"memory"`` for none.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self.state_dir = directory / "state" if state_dir is None else state_dir
         self.file = directory / "redisha.yaml"
         self.ports: dict[str, int] = {}
         self._config = config
@@ -54,7 +69,8 @@ class Sidecar:
         """Start, and wait for ``/ready`` unless told otherwise; takes other ports when one was taken."""
         for last in [False] * (_BIND_TRIES - 1) + [True]:
             self._write(self._config)
-            self._process = spawn([sys.executable, *self._program, str(self.file)], self._log)
+            setting = f"REDISHA_STATE_DIR={self.state_dir}"
+            self._process = spawn(["env", setting, sys.executable, *self._program, str(self.file)], self._log)
             if not ready:
                 return
             try:

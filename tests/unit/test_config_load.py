@@ -210,8 +210,34 @@ clusters:
         (
             "listeners: [{bind: 0.0.0.0:1, routes: [{cluster: a, mirrors: [{cluster: b}]}]}]\n"
             "clusters: {a: {endpoints: h:1}, b: {endpoints: [h:01, i:1]}}",
-            "the mirror is the same Redis as the route's cluster: h:1",
+            "the mirror 'b' is the same Redis as the primary 'a': h:1 (every write would be done twice there",
         ),
+        (
+            "listeners: [{bind: 0.0.0.0:1, routes: [{cluster: a, mirrors: [{cluster: b}]}]}]\n"
+            "clusters: {a: {endpoints: 'localhost:9'}, b: {endpoints: 127.0.0.1:9}}",
+            "the mirror 'b' is the same Redis as the primary 'a': 127.0.0.1:9",
+        ),
+        (
+            "listeners: [{bind: 0.0.0.0:7, name: main, routes: [{cluster: a, mirrors: [{cluster: b}]}]}]\n"
+            "clusters: {a: {endpoints: h:1}, b: {endpoints: 'localhost:7'}}",
+            "f.yaml:2: clusters.b.endpoints: the endpoint localhost:7 of the cluster 'b' is this sidecar's own "
+            "listener 'main' (0.0.0.0:7): a loop (name the Redis server itself)",
+        ),
+        (
+            "listeners: [{bind: ['unix:/a', 10.0.0.1:7], routes: [{cluster: a}]}]\n"
+            "clusters: {a: {endpoints: [h:1, 10.0.0.1:7]}}",
+            "clusters.a.endpoints[1]: the endpoint 10.0.0.1:7 of the cluster 'a' is this sidecar's own listener",
+        ),
+        (
+            "listeners: [{bind: 'unix:/a', catch_all: a}]\nclusters: {a: {endpoints: 'unix:/a'}}",
+            "the endpoint unix:/a of the cluster 'a' is this sidecar's own listener 'unix:/a' (unix:/a): a loop",
+        ),
+        (SMALL + "state_dir: 3", "f.yaml:7: state_dir: expected a folder, found 3 (write an absolute path, or memory"),
+        (SMALL + "state_dir: var/x", "f.yaml:7: state_dir: the folder must be an absolute path: var/x"),
+        (SMALL + "resync: {max_keys_per_second: -1}", "f.yaml:7: resync.max_keys_per_second: must be greater than or"),
+        (SMALL + "resync: {max_bytes_per_second: 1XB}", "resync.max_bytes_per_second: expected a size, found '1XB'"),
+        (SMALL + "resync: {scrub: {interval: 5}}", "f.yaml:7: resync.scrub.interval: the duration 5 has no unit"),
+        (SMALL + "resync: {scrub: {samples: 5}}", "resync.scrub.samples: unknown field (did you mean 'sample'?)"),
         (
             "admin: {bind: 0.0.0.0:1}\nlisteners: [{bind: 0.0.0.0:1, catch_all: a}]\nclusters: {a: {endpoints: h:1}}",
             "f.yaml:1: admin.bind: the address 0.0.0.0:1 is given twice (first in line 2)",
@@ -229,6 +255,34 @@ clusters:
 def test_wrong(text: str, problem: str) -> None:
     found = problems(text)
     assert any(problem in line for line in found), found
+
+
+def test_what_is_no_loop() -> None:
+    for bind, endpoint in (
+        ("127.0.0.1:7", "127.0.0.1:8"),
+        ("127.0.0.1:7", "10.0.0.1:7"),
+        ("0.0.0.0:7", "redis-001:7"),
+        ("'[::1]:7'", "127.0.0.1:7"),
+        ("127.0.0.1:0", "127.0.0.1:7"),
+    ):
+        config(f"listeners: [{{bind: [{bind}], catch_all: a}}]\nclusters: {{a: {{endpoints: ['{endpoint}']}}}}")
+
+
+def test_state_and_resync() -> None:
+    found = config(SMALL)
+    assert found.state_dir is None
+    resync = found.resync
+    assert (resync.max_keys_per_second, resync.max_bytes_per_second) == (0, 0)
+    assert (resync.scrub.interval, resync.scrub.sample) == (600_000, 1000)
+    text = "state_dir: none\nresync: {max_keys_per_second: 9, max_bytes_per_second: 0, scrub: {interval: 0, sample: 1}}"
+    found = config(SMALL + text)
+    assert found.state_dir == "memory"
+    assert found.resync.model_dump() == {
+        "max_keys_per_second": 9,
+        "max_bytes_per_second": 0,
+        "scrub": {"interval": 0, "sample": 1},
+    }
+    assert config(SMALL + "state_dir: /var/lib/redisha").state_dir == "/var/lib/redisha"
 
 
 def test_a_mistake_is_told_once() -> None:

@@ -74,6 +74,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     } | draw(
         fields(
             admin=st.just({"bind": "127.0.0.1:8001"}),
+            state_dir=st.sampled_from(["memory", "/var/lib/redisha", "/a b: c"]),
+            resync=fields(
+                max_keys_per_second=st.integers(0, 9),
+                max_bytes_per_second=st.one_of(st.just(0), sizes),
+                scrub=fields(interval=st.one_of(st.just(0), durations), sample=st.integers(1, 9)),
+            ),
             limits=fields(
                 max_clients=st.integers(1, 9),
                 log_bytes=sizes,

@@ -21,7 +21,9 @@ def endpoints(text: str, **resolved: list[str]) -> tuple[PlanEndpoint, ...]:
 
 
 def test_the_whole_json() -> None:
-    plan = compile_plan(load(DATA / "envoy-pair.yaml", {}).config, {"redis-envoy-001": ["10.0.0.1"]}, 7)
+    plan = compile_plan(
+        load(DATA / "envoy-pair.yaml", {}).config, {"redis-envoy-001": ["10.0.0.1"]}, 7, "/var/lib/redisha"
+    )
     cluster = {
         "balance": "maglev",
         "hash_tags": False,
@@ -32,6 +34,7 @@ def test_the_whole_json() -> None:
     }
     assert json.loads(plan.to_json()) == {
         "generation": 7,
+        "state_dir": "/var/lib/redisha",
         "limits": {
             "max_clients": 10000,
             "max_request": 67108864,
@@ -40,6 +43,8 @@ def test_the_whole_json() -> None:
             "log_bytes": 67108864,
             "idle_timeout_ms": 0,
             "handshake_timeout_ms": 10000,
+            "resync_keys_per_s": 0,
+            "resync_bytes_per_s": 0,
         },
         "listeners": [
             {
@@ -100,6 +105,16 @@ def test_targets_are_names_once_with_the_shortest_refresh() -> None:
         )
     )
     assert found == (Target("h", 1000, respect_dns_ttl=True), Target("i", 1000, respect_dns_ttl=True))
+
+
+def test_bounds_of_a_resync() -> None:
+    text = (
+        "listeners: [{bind: 0.0.0.0:6380, catch_all: a}]\nclusters: {a: {endpoints: h:1}}\n"
+        "resync: {max_keys_per_second: 5000, max_bytes_per_second: 10MB}"
+    )
+    plan = compile_plan(parse(text, "f.yaml", {}).config, {}, 1)
+    assert (plan.limits.resync_keys_per_s, plan.limits.resync_bytes_per_s) == (5000, 10 * 1024**2)
+    assert plan.state_dir is None
 
 
 def test_users_and_passwords() -> None:

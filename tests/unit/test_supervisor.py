@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from redisha.admin import ServerState
+from redisha import statedir, supervisor
+from redisha.admin import ServerState, UnknownClusterError
 from redisha.config.load import load
 from redisha.core import BindError, DataPlane, PlanError
-from redisha.errors import ListenError
+from redisha.errors import ConfigError, ListenError
 from redisha.errors import PlanError as RefusedPlan
 from redisha.resolve import Answer
+from redisha.resync import Caretaker
+from redisha.scrub import Sample
 from redisha.supervisor import EXIT_WORKER_DIED, Options, Supervisor
 
 CONFIG = """
@@ -26,6 +29,14 @@ listeners:
   - {{name: main, bind: [127.0.0.1:6390], routes: [{{prefix: "", cluster: a}}]}}
 clusters:
   a: {{endpoints: [{endpoint}], dns_refresh: 20ms, health: {{interval: 1h}}}}
+"""
+
+MIRRORED = """
+listeners:
+  - {name: main, bind: [127.0.0.1:6390], routes: [{prefix: "", cluster: a, mirrors: [{cluster: b}]}]}
+clusters:
+  a: {endpoints: [127.0.0.1:1], health: {interval: 1h}}
+  b: {endpoints: [127.0.0.1:2], health: {interval: 1h}}
 """
 
 
@@ -38,6 +49,8 @@ class FakeCore:
         self.state = "ready"
         self.drains: list[int] = []
         self.joined = False
+        self.orders: list[tuple[Any, ...]] = []
+        self.replica = "in_sync"
         self._fd = os.eventfd(0, os.EFD_NONBLOCK)
         self._events: list[SimpleNamespace] = []
 
@@ -73,10 +86,21 @@ class FakeCore:
             for cluster in plan["clusters"]
             for each in cluster["endpoints"]
         ]
-        return json.dumps({"endpoints": endpoints, "listeners": [{"name": "main"}], "future": 1}).encode()
+        replicas = [{"primary": "a/127.0.0.1:1", "mirror": "b/127.0.0.1:2", "state": self.replica, "sole": "yes"}]
+        stats = {"endpoints": endpoints, "listeners": [{"name": "main"}], "replicas": replicas, "future": 1}
+        return json.dumps(stats).encode()
 
     def listeners(self) -> list[tuple[str, str]]:
         return [("main", "127.0.0.1:6390")] if self.plans else []
+
+    def resync(self, cluster: str, action: str) -> None:
+        self.orders.append(("resync", cluster, action))
+
+    def refilled(self, primary: str, ok: bool) -> None:
+        self.orders.append(("refilled", primary, ok))
+
+    def doubt(self, primary: str, mirror: str, keys: list[tuple[int, bytes]]) -> None:
+        self.orders.append(("doubt", primary, mirror, keys))
 
     def begin_drain(self, limit_ms: int) -> None:
         self.drains.append(limit_ms)
@@ -94,13 +118,20 @@ class Setup:
     """A supervisor on a fake core, its file, and the names it can resolve."""
 
     def __init__(self, folder: Path, endpoint: str) -> None:
+        folder.mkdir(exist_ok=True)
         self.file = folder / "redisha.yaml"
         self.write(CONFIG.format(endpoint=endpoint))
         self.names: dict[str, list[str]] = {}
         self.core = FakeCore()
-        self.supervisor = Supervisor(
-            load(self.file), Options(drain_timeout=0.2), DataPlane(self.core), lambda name: self._lookup(name)
-        )
+        self.again()
+
+    def again(
+        self, plane: DataPlane | None = None, care: Caretaker | None = None, state_dir: str | None = None
+    ) -> None:
+        """Another supervisor, for what the file says now."""
+        options = Options(drain_timeout=0.2, state_dir=state_dir)
+        plane = plane or DataPlane(self.core)
+        self.supervisor = Supervisor(load(self.file), options, plane, lambda name: self._lookup(name), care)
 
     def _lookup(self, name: str) -> Answer:
         if name not in self.names:
@@ -319,6 +350,121 @@ async def test_a_dead_worker_ends_the_process_with_70(
             assert await task == EXIT_WORKER_DIED
         assert "the data plane died: index out of bounds" in caplog.text
         assert not setup.core.joined
+
+
+# --- mirrors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirrored(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """A route with a mirror."""
+    setup.write(MIRRORED)
+    setup.again()
+    return setup
+
+
+SUBJECT = "a/127.0.0.1:1 -> b/127.0.0.1:2"
+
+
+async def test_a_mirror_that_is_its_own_primary_ends_the_start(mirrored: Setup) -> None:
+    async with mirrored.running() as task:
+        mirrored.core.tell("same_server", SUBJECT, "b/127.0.0.1:2 and a/127.0.0.1:1 are the same Redis")
+        with pytest.raises(
+            ConfigError, match=r"redisha\.yaml: a/.* are the same Redis \(name another server"
+        ) as caught:
+            await task
+        assert caught.value.exit_code == 1
+        assert mirrored.core.joined
+
+
+@pytest.mark.parametrize("why", ["reloaded", "old"])
+async def test_later_it_is_an_error_and_no_end(
+    mirrored: Setup, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with mirrored.running() as task:
+        await until(lambda: mirrored.info()["ready"])
+        await until(lambda: "ready" in [record.message for record in caplog.records])
+        if why == "reloaded":
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: mirrored.info()["config"]["reload_success"] == 1)
+        else:
+            monkeypatch.setattr(supervisor, "STARTING", 0.0)
+        mirrored.core.tell("same_server", SUBJECT, "they are the same Redis")
+        await until(lambda: f"refused {SUBJECT}: they are the same Redis" in caplog.text)
+        assert "ERROR" in [each.levelname for each in caplog.records if "same Redis" in each.message]
+        assert not task.done()
+
+
+async def test_a_state_directory_that_cannot_be_used_ends_the_start(mirrored: Setup, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    mirrored.write(f"state_dir: {tmp_path}/file\n{MIRRORED}")
+    mirrored.again()
+    with pytest.raises(ConfigError, match=r"redisha\.yaml: state_dir: .*file is not a folder"):
+        await mirrored.supervisor.run()
+    assert mirrored.core.plans == []
+
+
+async def test_the_state_directory_goes_to_the_plan_and_stays(mirrored: Setup, tmp_path: Path) -> None:
+    mirrored.again(state_dir=str(tmp_path / "state"))
+    async with mirrored.running():
+        assert mirrored.info()["state_dir"] == str(tmp_path / "state")
+        mirrored.write(f"state_dir: {tmp_path}/other\n{MIRRORED}")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: mirrored.info()["config"]["reload_success"] == 1)
+        assert [plan["state_dir"] for plan in mirrored.core.plans] == [str(tmp_path / "state")] * 2
+        rival = Setup(tmp_path / "rival", "127.0.0.1:1")
+        rival.write(MIRRORED)
+        rival.again(state_dir=str(tmp_path / "state"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statedir, "PATIENCE", 0.1)
+            with pytest.raises(ConfigError, match=r"--state-dir: the folder .* is used by process"):
+                await rival.supervisor.run()
+
+
+async def test_without_a_state_directory_it_is_in_memory(mirrored: Setup) -> None:
+    mirrored.again(state_dir="memory")
+    async with mirrored.running():
+        assert mirrored.info()["state_dir"] == "memory"
+        assert mirrored.core.plans[0]["state_dir"] is None
+
+
+async def test_what_an_operator_asks_for_reaches_the_data_plane(mirrored: Setup) -> None:
+    async with mirrored.running():
+        for cluster in ("a", "b"):
+            for action in ("start", "full", "pause", "resume", "accept"):
+                assert mirrored.supervisor.resync(cluster, action) == (SUBJECT,)
+                assert mirrored.core.orders[-1] == ("resync", cluster, action)
+        with pytest.raises(UnknownClusterError, match="no cluster 'c' has a mirror or is one; known: a, b"):
+            mirrored.supervisor.resync("c", "start")
+        with pytest.raises(ValueError, match="unknown action: stop; one of start, full, pause, resume, accept"):
+            mirrored.supervisor.resync("a", "stop")
+
+
+async def test_a_refill_is_done_and_told(mirrored: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    copied: list[str] = []
+    plane = DataPlane(mirrored.core)
+    care = Caretaker(plane, copy=lambda pair, rates, job: copied.append(str(pair)))
+    mirrored.again(plane=plane, care=care)
+    async with mirrored.running():
+        mirrored.core.replica = "unproven"
+        mirrored.core.tell("refill", SUBJECT, "the primary lost data that its mirror has")
+        await until(lambda: mirrored.core.orders == [("refilled", "a/127.0.0.1:1", True)])
+        assert copied == [SUBJECT]
+        assert mirrored.supervisor.snapshot().refills["a/127.0.0.1:1"].state == "done"
+        assert f"refill {SUBJECT}: the primary lost data" in caplog.text
+
+
+async def test_a_scrub_hands_what_differs_to_the_data_plane(mirrored: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "TICK", 0.02)
+    plane = DataPlane(mirrored.core)
+    care = Caretaker(plane, compare=lambda pair, count, job: Sample(count, ((0, b"k"),)))
+    mirrored.write(MIRRORED + "resync: {scrub: {interval: 100ms, sample: 7}}")
+    mirrored.again(plane=plane, care=care)
+    async with mirrored.running():
+        await until(lambda: mirrored.core.orders)
+        assert mirrored.core.orders[0] == ("doubt", "a/127.0.0.1:1", "b/127.0.0.1:2", [(0, b"k")])
+        scrub = mirrored.supervisor.snapshot().scrubs["a/127.0.0.1:1", "b/127.0.0.1:2"]
+        assert (scrub.last_keys, scrub.last_differ) == (7, 1)
 
 
 async def test_an_unknown_event_is_logged_and_not_fatal(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redisha.admin import ServerState, Snapshot, metrics
+from redisha.admin import ServerState, Snapshot, UnknownClusterError, metrics
 from redisha.admin.api import ENDPOINTS, Api
 from redisha.admin.app import AdminServer, BadRequest, Request, Response, encode, parse_request_line, read_request
+from redisha.admin.replicas import progress
 from redisha.core import (
     CommandStats,
     EndpointStats,
@@ -30,7 +31,9 @@ from redisha.errors import ListenError
 from redisha.health.monitor import EndpointHealth, EndpointKey
 from redisha.health.probe import Facts
 from redisha.health.state import Health, Verdict
+from redisha.refill import RefillStats
 from redisha.resolve import NameState
+from redisha.scrub import ScrubStats
 
 SNAPSHOT = Snapshot(
     state=ServerState.LIVE,
@@ -46,13 +49,28 @@ SNAPSHOT = Snapshot(
             EndpointStats("a", "[::1]:6379", "[::1]:6379", "down", "refused", upstream_cx_total=1),
             EndpointStats("b", "unix:/r.sock", "unix:/r.sock", "ready"),
         ),
-        replicas=(ReplicaStats("a/redis-001:6379", "b/unix:/r.sock", "in_sync", lag=4, lost_total=1),),
+        replicas=(
+            ReplicaStats(
+                "a/redis-001:6379",
+                "b/unix:/r.sock",
+                "resync",
+                lag=4,
+                lost_total=1,
+                resync="buckets",
+                resync_done=300,
+                resync_total=1200,
+                resync_rate=90,
+                sole="yes",
+                healed="full: 9 of 9 keys <copied>",
+            ),
+        ),
         logs=(LogStats("a/redis-001:6379", 4, 400, 1000, 44, 1),),
     ),
     clusters={"a": ("redis-001",), "b": (), "empty": ()},
     health={
         EndpointKey("a", "redis-001:6379"): EndpointHealth(
-            Verdict(Health.HEALTHY, attempt=3, success=3), Facts("abc", "7.0.15", "master", used_memory=99)
+            Verdict(Health.HEALTHY, attempt=3, success=3),
+            Facts("abc", "7.0.15", "master", used_memory=99, maxmemory=100, maxmemory_policy="allkeys-lru"),
         ),
         EndpointKey("a", "[::1]:6379"): EndpointHealth(
             Verdict(Health.UNHEALTHY, reason="connection refused", attempt=3, failure=3, network_failure=3)
@@ -60,6 +78,21 @@ SNAPSHOT = Snapshot(
     },
     names={"redis-001": NameState(("10.0.0.1",), attempt=5, success=4, failure=1)},
     listeners=(("main", "127.0.0.1:6390"),),
+    scrubs={
+        ("a/redis-001:6379", "b/unix:/r.sock"): ScrubStats(2, 2000, 1, 0, 1_800_000_000, 1000, 1),
+    },
+    refills={
+        "a/redis-001:6379": RefillStats(
+            "a/redis-001:6379",
+            "b/unix:/r.sock",
+            "running",
+            "it lost <data>",
+            done=250,
+            total=1000,
+            rate=50,
+            runs_total=1,
+        )
+    },
     prefixes={"main": "egress_redis"},
     counters={"config.reload_success": 1},
     gauges={"config.generation": 3},
@@ -81,6 +114,14 @@ class View:
 
     def config_dump(self) -> dict[str, Any]:
         return {"config": {}}
+
+    def resync(self, cluster: str, action: str) -> tuple[str, ...]:
+        if cluster != "b":
+            raise UnknownClusterError(cluster, ("a", "b"))
+        if action not in ("start", "full"):
+            raise ValueError(f"unknown action: {action}")
+        self.did.append(f"{action} {cluster}")
+        return ("a/redis-001:6379 -> b/unix:/r.sock",)
 
     def drain(self) -> None:
         self.did.append("drain")
@@ -107,7 +148,8 @@ def test_every_path_answers_its_method_and_refuses_the_other(endpoint: Any) -> N
     refused = ask(endpoint.path, other)
     assert (refused.status, refused.allow) == (HTTPStatus.METHOD_NOT_ALLOWED, endpoint.method)
     assert f"takes {endpoint.method}" in refused.body
-    wanted = HTTPStatus.BAD_REQUEST if endpoint.path == "/logging" else HTTPStatus.OK
+    assert f"curl -X {endpoint.method} 'http://.../{endpoint.path.removeprefix('/')}" in refused.body
+    wanted = HTTPStatus.BAD_REQUEST if endpoint.path in ("/logging", "/resync") else HTTPStatus.OK
     answer = ask(endpoint.path, endpoint.method)
     assert answer.status == wanted
     assert answer.body.endswith("\n")
@@ -136,6 +178,26 @@ def test_post_endpoints_do_what_they_say() -> None:
     assert view.did == ["drain", "quit", "debug"]
 
 
+def test_resync_is_asked_for_and_refused() -> None:
+    view = View()
+    for target, status, text in (
+        ("/resync", 400, "say which: POST /resync?cluster=NAME&action=start|full|pause|resume|accept"),
+        ("/resync?cluster=", 400, "say which"),
+        ("/resync?cluster=z", 404, "no cluster 'z' has a mirror or is one; known: a, b"),
+        ("/resync?cluster=b&action=stop", 400, "unknown action: stop"),
+        ("/resync?cluster=b", 200, "start: a/redis-001:6379 -> b/unix:/r.sock"),
+        ("/resync?cluster=b&action=full", 200, "full: a/redis-001:6379 -> b/unix:/r.sock"),
+    ):
+        answer = ask(target, "POST", view)
+        assert (answer.status, answer.body) == (status, text + "\n") or text == "say which"
+    assert view.did == ["start b", "full b"]
+    asked = json.loads(ask("/resync?cluster=b&action=full&format=json", "POST").body)
+    assert asked == {"cluster": "b", "action": "full", "replicas": ["a/redis-001:6379 -> b/unix:/r.sock"]}
+    refused = ask("/resync", "GET")
+    assert "takes POST" in refused.body
+    assert "resync?cluster=NAME&action=start|full|pause|resume|accept'" in refused.body
+
+
 def test_stats_text_is_sorted_and_envoys_names_are_there() -> None:
     lines = ask("/stats").body.splitlines()
     assert lines == sorted(lines, key=lambda line: line.partition(": ")[0])
@@ -152,6 +214,9 @@ def test_stats_text_is_sorted_and_envoys_names_are_there() -> None:
         "cluster.a.update_failure: 1",
         "cluster.empty.membership_total: 0",
         "replica.a/redis-001_6379.b/unix_/r.sock.lag: 4",
+        "replica.a/redis-001_6379.b/unix_/r.sock.resync_total: 1200",
+        "replica.a/redis-001_6379.b/unix_/r.sock.scrub_keys_total: 2000",
+        "replica.a/redis-001_6379.b/unix_/r.sock.refill_done: 250",
         "log.a/redis-001_6379.bytes: 400",
         "worker.memory_bytes: 1234",
         "server.live: 1",
@@ -173,7 +238,7 @@ def test_stats_json_has_envoys_list_and_the_core_document() -> None:
     document = json.loads(ask("/stats?format=json&filter=cx_total").body)
     assert {"name": "cluster.a.upstream_cx_total", "value": 3} in document["stats"]
     assert document["worker"]["plan_generation"] == 3
-    assert document["replicas"][0]["state"] == "in_sync"
+    assert document["replicas"][0]["state"] == "resync"
     assert document["names"]["redis-001"]["addresses"] == ["10.0.0.1"]
 
 
@@ -192,13 +257,63 @@ def test_clusters() -> None:
     assert [each["name"] for each in document] == ["a", "b", "empty"]
     assert document[0]["host_statuses"][1]["address"] == {"socket_address": {"address": "::1", "port_value": 6379}}
     assert document[1]["host_statuses"][0]["address"] == {"pipe": {"path": "/r.sock"}}
+    assert "a::10.0.0.1:6379::maxmemory_policy::allkeys-lru" in lines
+    assert any(line.startswith("a::10.0.0.1:6379::warning::has the maxmemory-policy allkeys-lru") for line in lines)
+    assert "a::[::1]:6379::warning::" in lines
 
 
 def test_replicas_and_listeners() -> None:
     assert "a/redis-001:6379 -> b/unix:/r.sock::lag::4" in ask("/replicas").body
     assert json.loads(ask("/replicas?format=json").body)["replicas"][0]["lost_total"] == 1
+    for line in (
+        "state::resync",
+        "progress_percent::25.0",
+        "progress_eta_s::10",
+        "scrub_differ_total::1",
+        "healed::full: 9 of 9 keys <copied>",
+    ):
+        assert f"a/redis-001:6379 -> b/unix:/r.sock::{line}\n" in ask("/replicas").body
+    assert "a/redis-001:6379 <- b/unix:/r.sock::refill_percent::25.0\n" in ask("/replicas").body
+    assert "::warning::a/redis-001:6379 has the maxmemory-policy allkeys-lru" in ask("/replicas").body
+    document = json.loads(ask("/replicas?format=json").body)
+    assert document["replicas"][0]["progress"] == {
+        "kind": "buckets",
+        "done": 300,
+        "total": 1200,
+        "percent": 25.0,
+        "rate": 90,
+        "eta_s": 10,
+    }
+    assert document["replicas"][0]["scrub"]["last_run"] == 1_800_000_000
+    assert (document["refills"][0]["eta_s"], document["refills"][0]["state"]) == (15, "running")
     assert ask("/listeners").body == "main::127.0.0.1:6390\n"
     assert ask("/replicas", view=View(replace(SNAPSHOT, stats=Stats()))).body == "no route has a mirror\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"state": "in_sync"}, None),
+        ({"resync": "log"}, None),
+        ({"resync_total": 0}, (None, None)),
+        ({"resync_total": 0, "resync_done": 0}, None),
+        ({"resync_done": 1300}, (100.0, 0)),
+        ({"resync_done": 1199}, (99.9, 0)),
+        ({"resync_rate": 0}, (25.0, None)),
+        ({"state": "paused", "resync_rate": 0}, (25.0, None)),
+    ],
+)
+def test_progress(fields: dict[str, Any], expected: tuple[float | None, int | None] | None) -> None:
+    found = progress(replace(SNAPSHOT.stats.replicas[0], **fields))
+    assert (found and (found["percent"], found["eta_s"])) == expected
+
+
+def test_front_page_shows_progress() -> None:
+    body = ask("/").body
+    assert "buckets <progress value=300 max=1200></progress> 25.0 %, 300 of 1,200 keys, 10 s to go" in body
+    assert "<progress value=250 max=1000></progress> 25.0 %" in body
+    assert "full: 9 of 9 keys &lt;copied&gt;" in body
+    assert "maxmemory-policy allkeys-lru" in body
 
 
 def test_front_page_escapes() -> None:
@@ -228,6 +343,14 @@ def test_prometheus_text() -> None:
         'redisha_dns_failure_total{name="redis-001"} 1.0',
         'redisha_redis_used_memory_bytes{cluster="a",endpoint="redis-001:6379"} 99.0',
         "redisha_config_reload_success_total 1.0",
+        'redisha_redis_may_evict{cluster="a",endpoint="redis-001:6379"} 1.0',
+        'redisha_replica_resync_done{mirror="b/unix:/r.sock",primary="a/redis-001:6379"} 300.0',
+        'redisha_replica_resync_expected{mirror="b/unix:/r.sock",primary="a/redis-001:6379"} 1200.0',
+        'redisha_replica_scrub_keys_total{mirror="b/unix:/r.sock",primary="a/redis-001:6379"} 2000.0',
+        'redisha_replica_refill_running{mirror="b/unix:/r.sock",primary="a/redis-001:6379"} 1.0',
+        "# TYPE redisha_replica_resync_expected gauge",
+        "# TYPE redisha_replica_resync_keys_total counter",
+        "# TYPE redisha_replica_scrub_runs_total counter",
         "# TYPE redisha_downstream_cx_active gauge",
         "# TYPE redisha_downstream_cx_destroy_total counter",
         "# TYPE redisha_upstream_rq_time_us summary",

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from redisha.core import Stats
     from redisha.health.monitor import EndpointHealth, EndpointKey
+    from redisha.refill import RefillStats
     from redisha.resolve import NameState
+    from redisha.scrub import ScrubStats
 
 
 class ServerState(StrEnum):
@@ -38,6 +40,8 @@ class Snapshot:
         health: what the probes say, by endpoint.
         names: what is known of each name.
         listeners: (listener, address as bound).
+        scrubs: what the comparisons in the background found, by primary and mirror.
+        refills: primaries that are being filled again from a mirror, or were.
         prefixes: the name that a listener's statistics have, where it is not the listener's.
         counters: the control plane's own counters, by their full name.
         gauges: the control plane's own gauges, by their full name.
@@ -50,9 +54,23 @@ class Snapshot:
     health: Mapping[EndpointKey, EndpointHealth] = field(default_factory=dict)
     names: Mapping[str, NameState] = field(default_factory=dict)
     listeners: tuple[tuple[str, str], ...] = ()
+    scrubs: Mapping[tuple[str, str], ScrubStats] = field(default_factory=dict)
+    refills: Mapping[str, RefillStats] = field(default_factory=dict)
     prefixes: Mapping[str, str] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     gauges: Mapping[str, int] = field(default_factory=dict)
+
+
+class UnknownClusterError(LookupError):
+    """No cluster of this name has a mirror or is one.
+
+    Attributes:
+        known: those that have or are.
+    """
+
+    def __init__(self, cluster: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"no cluster '{cluster}' has a mirror or is one; known: {', '.join(known) or 'none'}")
+        self.known = known
 
 
 class View(Protocol):
@@ -66,6 +84,14 @@ class View(Protocol):
 
     def config_dump(self) -> dict[str, Any]:
         """The configuration and the plan in force without secrets; ready for JSON."""
+
+    def resync(self, cluster: str, action: str) -> tuple[str, ...]:
+        """Start, pause, resume or accept the replicas of a cluster; returns their names.
+
+        Raises:
+            UnknownClusterError: no cluster of this name has a mirror or is one.
+            ValueError: there is no such action.
+        """
 
     def drain(self) -> None:
         """Begin the graceful end."""

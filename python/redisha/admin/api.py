@@ -13,11 +13,15 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from redisha.admin import ServerState, Snapshot, View, metrics, page
+from redisha.admin import ServerState, Snapshot, UnknownClusterError, View, metrics, page
+from redisha.admin import replicas as mirrors
 from redisha.admin.app import HTML, JSON, Request, Response
 from redisha.core import EndpointStats
+from redisha.health.evictions import advice
 from redisha.health.monitor import EndpointHealth, EndpointKey
+from redisha.health.probe import Facts
 from redisha.health.state import Health
+from redisha.resync import ACTIONS
 
 Answer: TypeAlias = Callable[[View, Request], Response]
 
@@ -26,12 +30,13 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One path: its method, what it does in a line, and the function that does it."""
+    """One path: its method, what it does in a line, the function that does it, and an example of its query."""
 
     method: str
     path: str
     help: str
     answer: Answer
+    query: str = ""
 
 
 class Api:
@@ -55,7 +60,7 @@ class Api:
         if method != endpoint.method:
             return Response(
                 f"{request.path} takes {endpoint.method}, not {request.method}"
-                f" (curl -X {endpoint.method} http://.../{request.path.removeprefix('/')})\n",
+                f" (curl -X {endpoint.method} 'http://.../{request.path.removeprefix('/')}{endpoint.query}')\n",
                 HTTPStatus.METHOD_NOT_ALLOWED,
                 allow=endpoint.method,
             )
@@ -182,6 +187,7 @@ def _host_keys(snapshot: Snapshot, endpoint: EndpointStats) -> dict[str, int | s
     health = snapshot.health.get(EndpointKey(endpoint.cluster, endpoint.id), EndpointHealth())
     counters = {name: value for name, value in metrics.numbers(endpoint) if isinstance(value, int)}
     keys: dict[str, int | str] = {name.removeprefix("upstream_"): value for name, value in counters.items()}
+    facts = health.facts or Facts()
     return keys | {
         "hostname": endpoint.id,
         "state": endpoint.state,
@@ -190,8 +196,17 @@ def _host_keys(snapshot: Snapshot, endpoint: EndpointStats) -> dict[str, int | s
         "probe": health.verdict.reason or str(health.verdict.health),
         "run_id": endpoint.run_id,
         "redis_version": endpoint.version,
+        "maxmemory": facts.maxmemory,
+        "maxmemory_policy": facts.maxmemory_policy,
+        "evicted_keys": facts.evicted_keys,
+        "warning": advice(facts) if _is_mirrored(snapshot, endpoint) else "",
         "weight": 1,
     }
+
+
+def _is_mirrored(snapshot: Snapshot, endpoint: EndpointStats) -> bool:
+    name = f"{endpoint.cluster}/{endpoint.id}"
+    return any(name in (replica.primary, replica.mirror) for replica in snapshot.stats.replicas)
 
 
 def _flags(endpoint: EndpointStats, health: EndpointHealth) -> str:
@@ -238,23 +253,35 @@ def _probe_document(key: EndpointKey, health: EndpointHealth) -> dict[str, Any]:
 
 
 def replicas(view: View, request: Request) -> Response:
-    """State, lag and losses of every replica."""
+    """State, lag, resync, scrubs and refills of every replica."""
     snapshot = view.snapshot()
     if _wants_json(request):
         return _json(
             {
-                "replicas": [asdict(each) for each in snapshot.stats.replicas],
+                "replicas": mirrors.documents(snapshot),
+                "refills": mirrors.refill_documents(snapshot),
                 "logs": [asdict(each) for each in snapshot.stats.logs],
             }
         )
     if not snapshot.stats.replicas:
         return Response("no route has a mirror\n")
-    return _lines(
-        f"{each.primary} -> {each.mirror}::{key}::{value}"
-        for each in snapshot.stats.replicas
-        for key, value in asdict(each).items()
-        if key not in {"primary", "mirror"}
-    )
+    return _lines(mirrors.lines(snapshot))
+
+
+def resync(view: View, request: Request) -> Response:
+    """What an operator asks of the mirrors of a cluster."""
+    cluster, action = request.query.get("cluster"), request.query.get("action", "start")
+    if not cluster:
+        return Response(f"say which: POST /resync{RESYNC_QUERY}\n", HTTPStatus.BAD_REQUEST)
+    try:
+        names = view.resync(cluster, action)
+    except UnknownClusterError as error:
+        return Response(f"{error}\n", HTTPStatus.NOT_FOUND)
+    except ValueError as error:
+        return Response(f"{error}\n", HTTPStatus.BAD_REQUEST)
+    if _wants_json(request):
+        return _json({"cluster": cluster, "action": action, "replicas": list(names)})
+    return Response("".join(f"{action}: {name}\n" for name in names) or f"{action}: no replica yet\n")
 
 
 # --- the process ------------------------------------------------------------------------------------------------------
@@ -323,6 +350,8 @@ def logging_(view: View, request: Request) -> Response:
     return Response(f"log level: {level}\n")
 
 
+RESYNC_QUERY = "?cluster=NAME&action=" + "|".join(ACTIONS)
+
 ENDPOINTS = (
     Endpoint("GET", "/", "this page", front),
     Endpoint("GET", "/help", "this list as text", help_),
@@ -331,12 +360,15 @@ ENDPOINTS = (
     Endpoint("GET", "/stats", "statistics: ?filter=regex, ?usedonly, ?format=json|prometheus", stats),
     Endpoint("GET", "/stats/prometheus", "statistics in Prometheus's text format", prometheus),
     Endpoint("GET", "/clusters", "clusters and their endpoints: ?format=json", clusters),
-    Endpoint("GET", "/replicas", "mirrors: state, lag, losses: ?format=json", replicas),
+    Endpoint("GET", "/replicas", "mirrors: state, lag, resync, scrubs: ?format=json", replicas),
     Endpoint("GET", "/listeners", "listeners and their addresses: ?format=json", listeners),
     Endpoint("GET", "/config_dump", "configuration and plan in force, without secrets", config_dump),
     Endpoint("GET", "/server_info", "version, state, uptime, configuration file", server_info),
     Endpoint("GET", "/memory", "memory in bytes", memory),
-    Endpoint("POST", "/logging", "change the level of the log: ?level=debug|info|warning|error", logging_),
+    Endpoint("POST", "/resync", f"bring mirrors up to date by hand: {RESYNC_QUERY}", resync, RESYNC_QUERY),
+    Endpoint(
+        "POST", "/logging", "change the level of the log: ?level=debug|info|warning|error", logging_, "?level=debug"
+    ),
     Endpoint("POST", "/drain_listeners", "stop accepting, let clients finish, then exit", drain_listeners),
     Endpoint("POST", "/quitquitquit", "exit at once", quitquitquit),
 )

@@ -16,6 +16,9 @@ from redisha.health.state import Health
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from redisha.refill import RefillStats
+    from redisha.scrub import ScrubStats
+
 Value: TypeAlias = int | Latency
 
 QUANTILES = (("p50", "0.5"), ("p90", "0.9"), ("p99", "0.99"), ("p999", "0.999"))
@@ -61,12 +64,35 @@ HELP = {
     "lag_bytes": "Bytes of committed effects that the replica has not acknowledged.",
     "acked_total": "Effects that the replica acknowledged.",
     "sent_total": "Effects sent to the replica.",
-    "lost_total": "Effects that the replica will not get: dropped from the full log, or of keys not known.",
+    "lost_total": "Effects that the replica did not get as such (full log, unknown keys); a resync heals that.",
     "error_total": "Effects that the replica answered with an error.",
     "differ_total": "Effects to which the replica's reply was not the primary's.",
     "resync_keys_total": "Keys copied to the replica by resync.",
     "repair_keys": "Keys in doubt on the replica, to be copied.",
     "restarts_total": "Times that the replica's Redis was another process when it was connected to again.",
+    "resync_bytes_total": "Bytes copied to the replica by resync.",
+    "resync_done": "Keys that the running resync has looked at.",
+    "resync_total": "Keys that the running resync has to look at, as an estimate.",
+    "resync_rate": "Keys per second that the running resync looks at.",
+    "resync_limit": "Copies that the resync may have in flight now; it adapts to the latency that clients see.",
+    "resync_runs_total": "Resyncs by buckets or in full that were begun.",
+    "resync_full_total": "Full resyncs that were begun.",
+    "unproven_keys": "Keys that were there already when a resync could only add: not compared, not proven equal.",
+    "unrepaired_keys": "Keys that cannot be copied to the replica.",
+    "dirty_buckets": "Buckets of keys, of 1,048,576, that may differ on the replica.",
+    "generation": "Generation of the dirty map that is being written.",
+    # scrubs and refills
+    "scrub_runs_total": "Comparisons of a random sample of keys that came to their end.",
+    "scrub_keys_total": "Keys compared by them.",
+    "scrub_differ_total": "Keys that differed, and were copied again.",
+    "scrub_failures_total": "Comparisons that failed.",
+    "scrub_last_run": "When the last one ended, in seconds since 1970; 0 for never.",
+    "refill_running": "1 while the primary is held and filled again from the mirror.",
+    "refill_done": "Keys that the running refill has looked at; of the last one, keys copied.",
+    "refill_expected": "Keys that it has to look at, as far as it is known.",
+    "refill_runs_total": "Refills of the primary from the mirror.",
+    "refill_keys_total": "Keys that they looked at or copied.",
+    "refill_failures_total": "Attempts that failed.",
     # logs
     "entries": "Effects in the log.",
     "bytes": "Bytes in the log.",
@@ -86,7 +112,9 @@ HELP = {
     "health_check_failure_total": "Probes that failed.",
     "health_check_network_failure_total": "Probes that failed to connect or to get an answer in time.",
     "redis_used_memory_bytes": "Memory that the Redis says it uses.",
+    "redis_maxmemory_bytes": "Memory that the Redis may use; 0 for no limit.",
     "redis_evicted_keys": "Keys that the Redis has evicted since its start.",
+    "redis_may_evict": "1 while the Redis throws keys away when it is full, which no mirror hears of.",
     "redis_loading": "1 while the Redis reads its data from disk.",
     "replica_state": "1 for the state the replica is in.",
     "dns_attempt_total": "Lookups of the name.",
@@ -102,6 +130,18 @@ GAUGES = frozenset(
         "lag",
         "lag_bytes",
         "repair_keys",
+        "resync_done",
+        "resync_total",
+        "resync_rate",
+        "resync_limit",
+        "unproven_keys",
+        "unrepaired_keys",
+        "dirty_buckets",
+        "generation",
+        "scrub_last_run",
+        "refill_running",
+        "refill_done",
+        "refill_expected",
         "entries",
         "bytes",
         "limit",
@@ -110,7 +150,9 @@ GAUGES = frozenset(
         "endpoint_ready",
         "endpoint_healthy",
         "redis_used_memory_bytes",
+        "redis_maxmemory_bytes",
         "redis_evicted_keys",  # starts again with the Redis
+        "redis_may_evict",
         "redis_loading",
         "replica_state",
         "dns_addresses",
@@ -119,6 +161,9 @@ GAUGES = frozenset(
     }
 )
 """Fields that go up and down, besides ``*_active``."""
+
+RENAMED = {"resync_total": "resync_expected"}
+"""Gauges whose names would be taken for counters', under the names that Prometheus gets."""
 
 SKIPPED = frozenset({"now_ms"})
 """Fields that are no statistic."""
@@ -159,7 +204,13 @@ def _samples(snapshot: Snapshot) -> Iterator[tuple[str, Value]]:
     for replica in stats.replicas:
         prefix = f"replica.{_flat(replica.primary)}.{_flat(replica.mirror)}"
         yield from ((f"{prefix}.{name}", value) for name, value in numbers(replica))
-        yield f"{prefix}.in_sync", int(replica.state == "in_sync")
+        yield f"{prefix}.in_sync", int(replica.in_sync)
+    for (primary, mirror), scrub in snapshot.scrubs.items():
+        prefix = f"replica.{_flat(primary)}.{_flat(mirror)}"
+        yield from ((f"{prefix}.{name}", value) for name, value in _scrubbed(scrub))
+    for refill in snapshot.refills.values():
+        prefix = f"replica.{_flat(refill.primary)}.{_flat(refill.mirror)}"
+        yield from ((f"{prefix}.{name}", value) for name, value in _refilled(refill))
     for each in stats.logs:
         yield from ((f"log.{_flat(each.primary)}.{name}", value) for name, value in numbers(each))
     yield from ((f"worker.{name}", value) for name, value in numbers(stats.worker))
@@ -167,6 +218,19 @@ def _samples(snapshot: Snapshot) -> Iterator[tuple[str, Value]]:
     yield "server.ready", int(not snapshot.missing)
     yield from snapshot.counters.items()
     yield from snapshot.gauges.items()
+
+
+def _scrubbed(scrub: ScrubStats) -> Iterator[tuple[str, int]]:
+    for name in ("runs_total", "keys_total", "differ_total", "failures_total", "last_run"):
+        yield f"scrub_{name}", getattr(scrub, name)
+
+
+def _refilled(refill: RefillStats) -> Iterator[tuple[str, int]]:
+    yield "refill_running", int(refill.active)
+    yield "refill_done", refill.done
+    yield "refill_expected", refill.total
+    for name in ("runs_total", "keys_total", "failures_total"):
+        yield f"refill_{name}", getattr(refill, name)
 
 
 def _cluster_samples(snapshot: Snapshot, cluster: str, names: Iterable[str]) -> Iterator[tuple[str, Value]]:
@@ -255,6 +319,7 @@ def _labelled(snapshot: Snapshot) -> Iterator[Labelled]:
         labels = {"primary": replica.primary, "mirror": replica.mirror}
         yield from _of("replica_", replica, labels)
         yield "replica_state", "replica_state", labels | {"state": replica.state}, 1
+    yield from _cared_for(snapshot)
     for each in stats.logs:
         yield from _of("log_", each, {"primary": each.primary})
     yield from _of("worker_", stats.worker, {})
@@ -271,7 +336,18 @@ def _labelled(snapshot: Snapshot) -> Iterator[Labelled]:
 
 def _of(prefix: str, record: Any, labels: dict[str, str]) -> Iterator[Labelled]:
     for field, value in numbers(record):
-        yield prefix + field.removesuffix("_total"), field, labels, value
+        yield prefix + RENAMED.get(field, field.removesuffix("_total")), field, labels, value
+
+
+def _cared_for(snapshot: Snapshot) -> Iterator[Labelled]:
+    for (primary, mirror), scrub in snapshot.scrubs.items():
+        labels = {"primary": primary, "mirror": mirror}
+        for field, value in _scrubbed(scrub):
+            yield "replica_" + field.removesuffix("_total"), field, labels, value
+    for refill in snapshot.refills.values():
+        labels = {"primary": refill.primary, "mirror": refill.mirror}
+        for field, value in _refilled(refill):
+            yield "replica_" + field.removesuffix("_total"), field, labels, value
 
 
 def _probed(snapshot: Snapshot) -> Iterator[Labelled]:
@@ -283,7 +359,9 @@ def _probed(snapshot: Snapshot) -> Iterator[Labelled]:
             yield f"health_check_{name}", f"health_check_{name}_total", labels, getattr(verdict, name)
         if facts is not None:
             yield "redis_used_memory_bytes", "redis_used_memory_bytes", labels, facts.used_memory
+            yield "redis_maxmemory_bytes", "redis_maxmemory_bytes", labels, facts.maxmemory
             yield "redis_evicted_keys", "redis_evicted_keys", labels, facts.evicted_keys
+            yield "redis_may_evict", "redis_may_evict", labels, int(facts.may_evict)
             yield "redis_loading", "redis_loading", labels, int(facts.loading)
 
 

@@ -7,6 +7,8 @@ from html import escape
 from typing import Any
 
 from redisha.admin import Snapshot
+from redisha.admin import replicas as mirrors
+from redisha.core import ReplicaStats
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -15,6 +17,7 @@ h1 { font-size: 1.3rem } h2 { font-size: 1rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100% }
 th, td { border-bottom: 1px solid #8884; padding: .3rem .6rem .3rem 0; text-align: left; vertical-align: top }
 th { font-weight: 600 } code { font-size: .95em }
+progress { width: 8rem; vertical-align: middle } ul { margin: .2rem 0; padding-left: 1.2rem }
 .good { color: #2a8a3a } .bad { color: #c8452f }
 """
 
@@ -43,28 +46,53 @@ def front(snapshot: Snapshot, info: Mapping[str, Any], paths: Paths) -> str:
         )
         for each in snapshot.stats.endpoints
     ]
-    replicas = [
+    replicas = [_replica_row(snapshot, each) for each in snapshot.stats.replicas]
+    refills = [
         (
-            f"<code>{escape(each.primary)}</code>",
-            f"<code>{escape(each.mirror)}</code>",
-            _mark(each.state, good=each.state == "in_sync"),
-            str(each.lag),
-            str(each.lost_total),
+            f"<code>{escape(each['primary'])}</code>",
+            f"<code>{escape(each['mirror'])}</code>",
+            _mark(each["state"], good=each["state"] in ("running", "done")) + f" {escape(each['error'])}",
+            _bar(each),
         )
-        for each in snapshot.stats.replicas
+        for each in mirrors.refill_documents(snapshot)
     ]
     parts = [
         f"<h1>redisha {escape(str(info.get('version', '')))} {state}</h1>",
         "".join(f"<p class=bad>{escape(text)}</p>" for text in snapshot.missing),
         _table("Listeners", ("name", "address"), [(escape(name), escape(at)) for name, at in snapshot.listeners]),
         _table("Endpoints", ("cluster", "endpoint", "address", "state", "version", "commands"), endpoints),
-        _table("Replicas", ("primary", "mirror", "state", "lag", "lost"), replicas),
+        _table("Replicas", ("primary", "mirror", "state", "resync", "lag", "to repair", "last healed"), replicas),
+        _table("Refills", ("primary", "from its mirror", "state", ""), refills),
         _table("Paths", ("", "path", ""), [_path_row(*each) for each in paths]),
     ]
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>redisha</title>"
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>{''.join(parts)}</html>\n"
     )
+
+
+def _replica_row(snapshot: Snapshot, replica: ReplicaStats) -> tuple[str, ...]:
+    progress = mirrors.progress(replica)
+    notes = "".join(f"<li class=bad>{escape(text)}</li>" for text in mirrors.warnings(snapshot, replica))
+    return (
+        f"<code>{escape(replica.primary)}</code>",
+        f"<code>{escape(replica.mirror)}</code>",
+        _mark(replica.state, good=replica.in_sync)
+        + (f" {escape(replica.reason)}" if replica.reason else "")
+        + (f"<ul>{notes}</ul>" if notes else ""),
+        f"{escape(replica.resync)} {_bar(progress)}" if progress is not None else "",
+        str(replica.lag),
+        str(replica.repair_keys),
+        escape(replica.healed),
+    )
+
+
+def _bar(progress: Mapping[str, Any]) -> str:
+    """How far something is, as a bar and in numbers."""
+    done, total = int(progress["done"]), int(progress["total"])
+    known = f"<progress value={min(done, total)} max={total}></progress> {progress['percent']} %, " if total else ""
+    eta = f", {progress['eta_s']} s to go" if progress["eta_s"] is not None else ""
+    return f"{known}{done:,}{f' of {total:,}' if total else ''} keys{eta}"
 
 
 def _path_row(method: str, path: str, text: str) -> tuple[str, str, str]:

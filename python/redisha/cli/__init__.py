@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": "Print FILE, for example an Envoy file, in redisha's own form.",
     "demo": "See it work with two Redis servers of its own, in half a minute.",
     "status": "Show what a running sidecar does.",
+    "resync": "Bring a running sidecar's mirrors up to date by hand.",
     "verify": "Compare two Redis servers key by key.",
 }
 
@@ -42,6 +43,7 @@ the same order, to another. A mirror that was away is brought up to date when it
     redisha check redisha.yaml      is it right, and what does it do?
     redisha run redisha.yaml        serve; SIGHUP reads the file again, SIGTERM drains
     redis-cli -p 6380 set k v       both servers have it
+    redisha status                  how is each mirror?
 
 An Envoy bootstrap file with a redis_proxy filter runs unchanged: redisha run envoy.yaml
 """

@@ -1,6 +1,7 @@
 """``redisha check FILE``: is the file right, and what does it do."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import click
 
 from redisha.config.advice import advise
 from redisha.config.load import Loaded, load
-from redisha.config.model import Cluster, Config, Listener, Route
-from redisha.config.scalars import format_duration
+from redisha.config.model import Cluster, Config, Listener, Resync, Route
+from redisha.config.scalars import format_duration, format_size
 from redisha.errors import ConfigError
+from redisha.statedir import Preview, choose, preview
 
 _FORMS = {"native": "redisha's own form", "envoy": "an Envoy bootstrap file"}
 
@@ -51,9 +53,32 @@ def summary(loaded: Loaded) -> list[str]:
     lines += [f"cluster {name:<{width}}  {_cluster(cluster)}" for name, cluster in config.clusters.items()]
     if config.admin is not None:
         lines.append(f"admin {config.admin.bind}")
+    if _mirrors(config):
+        state = _state(config)
+        lines.append(f"state {state.path or 'in memory'}{f' ({state.note})' if state.note and state.ok else ''}")
+        lines.append(f"resync {_resync(config.resync)}")
+        lines += [] if state.ok else ["", f"warning: {state.note}"]
     lines += ["", *(f"warning: {warning}" for warning in loaded.warnings)] if loaded.warnings else []
     advice = advise(config)
     return [*lines, "", *(f"advice: {text}" for text in advice)] if advice else lines
+
+
+def _mirrors(config: Config) -> bool:
+    return any(route.mirrors for listener in config.listeners for route in listener.routes)
+
+
+def _state(config: Config) -> Preview:
+    """The folder that `redisha run` would use now, without options, in this environment and as this user."""
+    return preview(choose(None, os.environ, config), config, os.environ)
+
+
+def _resync(resync: Resync) -> str:
+    keys, size, scrub = resync.max_keys_per_second, resync.max_bytes_per_second, resync.scrub
+    bounds = [f"{keys} keys/s"] if keys else []
+    bounds += [f"{format_size(size)}/s"] if size else []
+    limit = f"at most {' and '.join(bounds)}" if bounds else "as fast as clients allow"
+    every = format_duration(scrub.interval)
+    return f"{limit}, {f'a scrub of {scrub.sample} keys every {every}' if scrub.interval else 'no scrub'}"
 
 
 def _listener(listener: Listener) -> list[str]:
@@ -94,6 +119,7 @@ def _cluster(cluster: Cluster) -> str:
 
 def _as_dict(loaded: Loaded) -> dict[str, Any]:
     config: Config = loaded.config
+    state = _state(config)
     return {
         "ok": True,
         "file": str(loaded.source),
@@ -107,6 +133,8 @@ def _as_dict(loaded: Loaded) -> dict[str, Any]:
             name: cluster.model_dump(mode="json", exclude={"auth"}) | {"auth": cluster.auth is not None}
             for name, cluster in config.clusters.items()
         },
+        "state_dir": {"path": str(state.path) if state.path is not None else None, "ok": state.ok, "note": state.note},
+        "resync": config.resync.model_dump(mode="json"),
         "limits": config.limits.model_dump(mode="json"),
         "warnings": [warning.as_dict() for warning in loaded.warnings],
         "advice": advise(config),

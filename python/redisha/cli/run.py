@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from redisha.errors import RedishaError
 from redisha.logs import LEVELS
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Signals:
 \b
 Exit codes:
   0    drained after SIGTERM, SIGINT, /drain_listeners, or ended by /quitquitquit
-  1    FILE is wrong; standard error says where
+  1    FILE is wrong (a state_dir that cannot be used and a mirror that is its own primary included); standard error
+       says where
   2    the command line is wrong
   3    an address is in use or cannot be bound
   4    the data plane refused the plan: a fault of redisha, please report it
@@ -58,8 +60,22 @@ What does it do?  /help on the same port lists everything it can tell
     metavar="SECONDS",
     help="How long clients have to finish after SIGTERM.",
 )
+@click.option(
+    "--state-dir",
+    metavar="DIR|memory",
+    help="Where it is kept what a mirror may lack, instead of the state_dir in FILE.  [default: /var/lib/redisha or "
+    "the user's state directory]",
+)
 @click.option("--check-only", is_flag=True, help="Read FILE, say what is wrong with it, and exit; binds nothing.")
-def run(file: Path, admin: str | None, log_level: str, log_format: str, drain_timeout: float, check_only: bool) -> None:
+def run(
+    file: Path,
+    admin: str | None,
+    log_level: str,
+    log_format: str,
+    drain_timeout: float,
+    state_dir: str | None,
+    check_only: bool,
+) -> None:
     """Run the sidecar: serve the listeners of FILE until SIGTERM.
 
     FILE is redisha's own YAML or an Envoy bootstrap file with a redis_proxy filter. A Redis or a name that is not there
@@ -86,7 +102,11 @@ def run(file: Path, admin: str | None, log_level: str, log_format: str, drain_ti
         logging.getLogger(__name__).warning(
             "the limit of open files is %d, below limits.max_clients of %d", limit, loaded.config.limits.max_clients
         )
-    code = _live(Supervisor(loaded, Options(admin, drain_timeout)))
+    try:
+        code = _live(Supervisor(loaded, Options(admin, drain_timeout, state_dir)))
+    except RedishaError as error:
+        print(f"redisha: {error}", file=sys.stderr)
+        code = error.exit_code
     # Not by the interpreter's own end: that would wait for a data plane that died, and it breaks threads that are in
     # the midst of an extension (the file watch) or of the system's resolver.
     logging.shutdown()

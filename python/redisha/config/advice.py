@@ -18,8 +18,8 @@ def _mirrors(config: Config) -> list[str]:
     return [
         f"{cluster} is mirrored to {' and '.join(mirrors)}: if {'that Redis' if len(mirrors) == 1 else 'one of them'} "
         "also takes writes through another sidecar, as in a pair that mirrors both ways, two writes of one key at the "
-        "same moment can leave the servers with different values; send all writes through one sidecar, or use a group "
-        "when redisha has them (a later version)"
+        "same moment can leave the servers with different values, and a resync only adds keys there, and overwrites "
+        "none; send all writes through one sidecar, or use a group when redisha has them (a later version)"
         for cluster, mirrors in sets
     ]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from redisha.config.model import Cluster, Config, Health, Limits, Listener, ListenerAuth, Route
+from redisha.config.model import Cluster, Config, Health, Limits, Listener, ListenerAuth, Resync, Route, Scrub
 from redisha.config.scalars import format_duration, format_size
 from redisha.errors import Problem
 
@@ -35,6 +35,8 @@ def to_yaml(config: Config, source: str = "", warnings: Iterable[Problem] = ()) 
     document: dict[str, Any] = {}
     if config.admin is not None:
         document["admin"] = {"bind": config.admin.bind}
+    if config.state_dir is not None:
+        document["state_dir"] = config.state_dir
     blocks = [f"{key}: {_flow(value)}" for key, value in document.items()]
     blocks.append("listeners:")
     for listener in config.listeners:
@@ -43,6 +45,9 @@ def to_yaml(config: Config, source: str = "", warnings: Iterable[Problem] = ()) 
     for name, cluster in config.clusters.items():
         blocks.append(f"  {_scalar(name)}:")
         blocks += [f"    {key}: {_flow(value)}" for key, value in _cluster(cluster).items()]
+    resync = _resync(config.resync)
+    if resync:
+        blocks.append(f"resync: {_flow(resync)}")
     limits = _limits(config.limits)
     if limits:
         blocks.append(f"limits: {_flow(limits)}")
@@ -126,6 +131,20 @@ def _limits(limits: Limits) -> dict[str, Any]:
             continue
         fields[key] = _size(value) if key in _SIZES else format_duration(value) if value and "timeout" in key else value
     return fields
+
+
+def _resync(resync: Resync) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if resync.max_keys_per_second:
+        fields["max_keys_per_second"] = resync.max_keys_per_second
+    if resync.max_bytes_per_second:
+        fields["max_bytes_per_second"] = _size(resync.max_bytes_per_second)
+    scrub: dict[str, Any] = {}
+    if resync.scrub.interval != Scrub().interval:
+        scrub["interval"] = format_duration(resync.scrub.interval) if resync.scrub.interval else 0
+    if resync.scrub.sample != Scrub().sample:
+        scrub["sample"] = resync.scrub.sample
+    return fields | ({"scrub": scrub} if scrub else {})
 
 
 def _size(value: int) -> str | int:

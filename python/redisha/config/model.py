@@ -14,7 +14,9 @@ from redisha.config.scalars import (
     parse_bind,
     parse_duration,
     parse_endpoint,
+    parse_rate,
     parse_size,
+    parse_state_dir,
     parse_timeout,
 )
 from redisha.config.secret import Secret, Secrets
@@ -45,6 +47,8 @@ def _list(value: object) -> object:
 Milliseconds: TypeAlias = Annotated[int, BeforeValidator(parse_duration)]
 Timeout: TypeAlias = Annotated[int, BeforeValidator(parse_timeout)]
 Bytes: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
+Rate: TypeAlias = Annotated[int, BeforeValidator(parse_rate)]
+Folder: TypeAlias = Annotated[str, BeforeValidator(parse_state_dir)]
 Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
 Endpoint: TypeAlias = Annotated[str, BeforeValidator(_endpoint)]
 SecretText: TypeAlias = Annotated[Secret, BeforeValidator(_secret)]
@@ -216,17 +220,38 @@ class Limits(Section):
     """The time to AUTH where a password is asked; 0 is no limit."""
 
 
+class Scrub(Section):
+    """The comparison in the background: a random sample of keys of each mirror that should be equal."""
+
+    interval: Milliseconds = 600_000
+    """From one run to the next; 0 is never."""
+    sample: Count = 1000
+    """Keys per run and mirror."""
+
+
+class Resync(Section):
+    """How mirrors are brought up to date, and how it is checked that they are."""
+
+    max_keys_per_second: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """Keys copied per second, for each mirror; 0 is no limit but the latency that clients see."""
+    max_bytes_per_second: Rate = 0
+    """The same in bytes."""
+    scrub: Scrub = Scrub()
+
+
 class Config(Section):
     """A whole configuration."""
 
     later: ClassVar[Mapping[str, str]] = {
         "group": "groups come in a later version; use routes with mirrors",
-        "state_dir": "nothing is kept on disk yet",
         "tls": "TLS comes in a later version",
     }
 
     admin: Admin | None = None
+    state_dir: Folder | None = None
+    """Where it is kept which keys a mirror may lack; ``memory`` is nowhere, None what :mod:`redisha.statedir` finds."""
     listeners: Annotated[tuple[Listener, ...], Strict(False), Field(min_length=1)]
     clusters: Annotated[dict[Name, Cluster], Field(min_length=1)]
+    resync: Resync = Resync()
     limits: Limits = Limits()
     workers: Literal[1] = 1

@@ -1,4 +1,4 @@
-"""What the values of a file must be together: names that exist, nothing given twice, no mirror onto itself.
+"""What the values of a file must be together: names that exist, nothing given twice, no mirror onto itself, no loop.
 
 The rules walk the document, not the model, so that they are told together with the errors of single values: a part
 that has another form than expected is passed over here.
@@ -6,7 +6,8 @@ that has another form than expected is passed over here.
 
 from collections.abc import Callable
 
-from redisha.config.scalars import ScalarError, parse_address, parse_bind
+from redisha.config import overlaps
+from redisha.config.scalars import Address, ScalarError, Tcp, parse_address, parse_bind
 from redisha.config.tree import Item, Report, suggest
 
 
@@ -19,6 +20,8 @@ def check(root: Item, report: Report) -> None:
         used |= _check_listener(listener, clusters, report)
     _check_addresses(root, listeners, report)
     _check_twice(listeners, "name", "a listener", report)
+    _check_loops(listeners, clusters, used, report)
+    overlaps.check(listeners, report)
     for name, cluster in clusters.items():
         _check_cluster(cluster, report)
         if name not in used and listeners:
@@ -85,8 +88,9 @@ def _check_mirrors(route: Item, clusters: dict[str, Item], report: Report) -> No
         elif shared := primary_endpoints & _endpoints(clusters.get(target.text)):
             report.error(
                 target,
-                f"the mirror is the same Redis as the route's cluster: {', '.join(sorted(shared))}",
-                "every write would be done twice there",
+                f"the mirror '{target.text}' is the same Redis as the primary '{primary_name}': "
+                f"{', '.join(sorted(shared))}",
+                "every write would be done twice there; name another server, or remove the mirror",
             )
         seen.add(target.text)
 
@@ -95,7 +99,8 @@ def _endpoints(cluster: Item | None) -> set[str]:
     """The addresses of a cluster that can be read, in canonical form."""
     if cluster is None:
         return set()
-    return {address for item in _one_or_more(cluster, "endpoints") if (address := _canonical(item, parse_address))}
+    found = (_address(item, parse_address) for item in _one_or_more(cluster, "endpoints"))
+    return {_here(address) for address in found if address is not None}
 
 
 def _check_addresses(root: Item, listeners: list[Item], report: Report) -> None:
@@ -114,9 +119,57 @@ def _check_addresses(root: Item, listeners: list[Item], report: Report) -> None:
         seen.setdefault(address, item.line)
 
 
+def _check_loops(listeners: list[Item], clusters: dict[str, Item], used: set[str], report: Report) -> None:
+    """No cluster is a listener of this very file: a command would come back in, again and again.
+
+    Only listeners make loops: what a mirror gets goes straight to its Redis.
+    """
+    binds = [(listener, bind) for listener in listeners for bind in _one_or_more(listener, "bind")]
+    for name, cluster in clusters.items():
+        for item in _one_or_more(cluster, "endpoints") if name in used else ():
+            endpoint = _address(item, parse_address)
+            for listener, bind in binds:
+                if endpoint is not None and _leads_to(endpoint, _address(bind, parse_bind)):
+                    report.error(
+                        item,
+                        f"the endpoint {endpoint} of the cluster '{name}' is this sidecar's own listener "
+                        f"'{_listener_name(listener)}' ({bind.value}): a loop",
+                        "name the Redis server itself",
+                    )
+
+
+def _leads_to(endpoint: Address, bound: Address | None) -> bool:
+    """Whether who connects to the endpoint certainly comes to the bound address of this machine."""
+    if isinstance(endpoint, Tcp) and isinstance(bound, Tcp):
+        host = _here(endpoint).rpartition(":")[0].strip("[]")
+        local = {"0.0.0.0": host.startswith("127."), "::": host == "::1"}  # noqa: S104  # compared, not bound
+        return endpoint.port == bound.port and (host == bound.host or local.get(bound.host, False))
+    return endpoint == bound
+
+
+def _here(address: Address) -> str:
+    """The address as text; the name localhost is the IPv4 address that it has."""
+    if isinstance(address, Tcp) and address.host.lower().rstrip(".") == "localhost":
+        return f"127.0.0.1:{address.port}"
+    return str(address)
+
+
+def _listener_name(listener: Item) -> str:
+    name = listener.get("name")
+    first = next(iter(_one_or_more(listener, "bind")), None)
+    return str(name.text if name is not None and name.text is not None else first.value if first is not None else "")
+
+
 def _canonical(item: Item, parse: Callable[[object], object]) -> str | None:
     try:
         return str(parse(item.value))
+    except ScalarError:
+        return None
+
+
+def _address(item: Item, parse: Callable[[object], Address]) -> Address | None:
+    try:
+        return parse(item.value)
     except ScalarError:
         return None
 

@@ -95,12 +95,48 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_rate(value: object) -> int:
+    """A size per second, or 0 for no limit, as bytes.
+
+    Raises:
+        ScalarError: No size.
+    """
+    return 0 if value in (0, "0") and not isinstance(value, bool) else parse_size(value)
+
+
 def format_size(size: int) -> str:
     """The shortest exact way to write a size."""
     for unit, factor in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
         if size % factor == 0:
             return f"{size // factor}{unit}"
     return str(size)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+IN_MEMORY = "memory"
+"""The word that stands for no folder at all."""
+
+
+def parse_state_dir(value: object) -> str:
+    """An absolute path, or ``memory`` (also written ``none``) for no folder on purpose.
+
+    Raises:
+        ScalarError: It is neither.
+    """
+    if not isinstance(value, str):
+        raise ScalarError(
+            f"expected a folder, found {_shown(value)}",
+            f"write an absolute path, or {IN_MEMORY} to keep no state on disk",
+        )
+    if value in (IN_MEMORY, "none"):
+        return IN_MEMORY
+    if not value.startswith("/") or "\0" in value:
+        raise ScalarError(
+            f"the folder must be an absolute path: {value.split(chr(0))[0] or 'nothing'}",
+            f"write for example /var/lib/redisha, or {IN_MEMORY} to keep no state on disk",
+        )
+    return value
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

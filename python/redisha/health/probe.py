@@ -46,6 +46,7 @@ class Facts:
         loading: it reads its data from disk and answers nothing else.
         evicted_keys: keys evicted since the start.
         maxmemory_policy: for example ``noeviction``.
+        maxmemory: bytes; 0 for no limit.
         used_memory: bytes.
     """
 
@@ -55,7 +56,13 @@ class Facts:
     loading: bool = False
     evicted_keys: int = 0
     maxmemory_policy: str = ""
+    maxmemory: int = 0
     used_memory: int = 0
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether it throws keys away when it is full."""
+        return self.maxmemory > 0 and self.maxmemory_policy not in ("", "noeviction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ def facts_of(info: Mapping[str, str]) -> Facts:
         loading=info.get("loading", "0") != "0",
         evicted_keys=_number(info.get("evicted_keys")),
         maxmemory_policy=info.get("maxmemory_policy", ""),
+        maxmemory=_number(info.get("maxmemory")),
         used_memory=_number(info.get("used_memory")),
     )
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::plan::{Cluster, Plan, Route};
 use crate::stats::{EndpointStats, ListenerStats, ReplicaStats};
 
+use super::dirty::DirtyMap;
 use super::handshake::Credentials;
-use super::replica::{Repair, Replica};
+use super::marker::name_hash;
+use super::replica::{Judged, Need, Repair, Replica};
 use super::session::Ending;
 use super::upstream::{Role, Upstream};
 use super::{Endpoint, Engine, Intent, Listener, RouteTargets, Target};
@@ -36,6 +38,7 @@ impl Engine {
             listeners.push(Listener { routes, stats });
         }
         self.remove_replicas(&wanted);
+        self.agree_on_sets();
         self.move_sessions(&plan);
         self.listeners = listeners;
         self.limits = plan.limits;
@@ -153,24 +156,52 @@ impl Engine {
         let bit = sequencer.free_bit()?;
         let start = sequencer.log.end();
         let upstream = self.new_upstream(mirror, Role::Replica { primary, bit }, 2);
+        self.numbers += 1;
         let stats = Arc::new(ReplicaStats::default());
-        stats.label.set("primary", self.endpoints[primary].name());
-        stats.label.set("mirror", self.endpoints[mirror].name());
+        let (primary_name, mirror_name) = (self.endpoints[primary].name(), self.endpoints[mirror].name());
+        stats.label.set("primary", primary_name.as_str());
+        stats.label.set("mirror", mirror_name.as_str());
         stats.label.set("state", "connecting");
         let replica = Replica {
             target: mirror,
             upstream,
             bit,
+            id: self.numbers,
+            suspect: false,
             next: start,
             acked: start,
             in_flight: 0,
             repair: Repair::default(),
             run_id: None,
             state: "connecting",
+            map: DirtyMap::in_memory(name_hash(&[&primary_name, &mirror_name])),
+            judged: Judged::No,
+            open: false,
+            judge_at: 0,
+            since: 0,
+            unmarked: false,
+            obsolete: Vec::new(),
+            need: Need::Nothing,
+            resync: None,
+            sole: false,
+            claimed: false,
             unproven: false,
+            paused: false,
+            refused: false,
+            mark: None,
+            marked: 0,
+            markless: false,
+            unrepaired: Vec::new(),
+            retry_at: 0,
+            logical: false,
             told_lost: false,
             stats,
         };
+        self.intents.push(Intent::OpenMap {
+            endpoint: primary,
+            bit,
+            name: name_hash(&[&primary_name, &mirror_name]),
+        });
         let replicas = &mut self.endpoints[primary].sequencer.as_mut()?.replicas;
         match replicas.get_mut(bit as usize) {
             Some(place) => *place = Some(replica),
@@ -189,8 +220,9 @@ impl Engine {
             let Some(sequencer) = &mut endpoint.sequencer else { continue };
             for place in &mut sequencer.replicas {
                 if place.as_ref().is_some_and(|r| !wanted.contains(&(key, r.bit)))
-                    && let Some(replica) = place.take()
+                    && let Some(mut replica) = place.take()
                 {
+                    replica.map.abandon();
                     gone.push(replica.upstream);
                 }
             }

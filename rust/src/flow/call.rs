@@ -1,7 +1,8 @@
 //! What awaits a reply on an upstream connection, in the order of the bytes that were queued to it.
 
 use crate::command::Command;
-use crate::flow::effect::Rule;
+use crate::flow::effect::{Kind, Rule};
+use crate::flow::resync::Step;
 
 use super::ticket::Ticket;
 
@@ -32,6 +33,33 @@ pub enum Call {
     },
     /// Context that was injected (`SELECT`, `HELLO`); its reply is swallowed.
     Context,
+    /// A marker being written.
+    Mark {
+        /// Its generation.
+        generation: u64,
+        /// It says that everything is there.
+        complete: bool,
+    },
+    /// A question of the resync of replica `bit`, or of what its Redis has.
+    Look {
+        /// The replica's number.
+        bit: u32,
+        /// Whose question it is: the resync's number, or the replica's own.
+        id: u64,
+        /// The question.
+        step: Step,
+    },
+    /// Whether the primary has a key that a resync found on the mirror.
+    Exists {
+        /// The replica's number.
+        bit: u32,
+        /// The resync's number.
+        id: u64,
+        /// The question that it is part of.
+        step: Step,
+        /// Which of the page's keys.
+        at: usize,
+    },
     /// An effect at a replica.
     Effect {
         /// Its position in the log.
@@ -52,6 +80,8 @@ pub enum Convert {
     NilTo2,
     /// Nil is written as in RESP3.
     NilTo3,
+    /// Markers are taken out of a list of function libraries.
+    HideMarkers,
 }
 
 /// A client's command in flight.
@@ -113,6 +143,17 @@ pub struct TransactionItem {
     pub end: usize,
 }
 
+/// How a key is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By its payload; what the replica has is replaced.
+    Payload,
+    /// By its payload; what the replica has already is left alone.
+    Gentle,
+    /// By the commands that make a key of this type: for a replica that refuses payloads.
+    Commands(Kind),
+}
+
 /// A key being copied: `MULTI`, its expiry, `DUMP`, `EXEC`.
 #[derive(Debug)]
 pub struct SyncCall {
@@ -120,6 +161,8 @@ pub struct SyncCall {
     pub db: u16,
     /// The key.
     pub key: Vec<u8>,
+    /// How it is copied.
+    pub form: Form,
     /// Its entry in the log.
     pub entry: u64,
     /// Replies still to come.
@@ -130,9 +173,15 @@ impl Call {
     /// Whether the whole reply must be here before anything of it can be used.
     pub fn wants_whole_reply(&self) -> bool {
         match self {
-            Self::Client(call) => call.entry != NO_ENTRY && call.rule.wants_whole_reply(),
+            Self::Client(call) => {
+                (call.entry != NO_ENTRY && call.rule.wants_whole_reply())
+                    || call.convert == Convert::HideMarkers
+            }
             Self::Transaction(call) => {
-                call.entry != NO_ENTRY || call.selects || call.replies <= call.items.len()
+                call.entry != NO_ENTRY
+                    || call.selects
+                    || call.replies <= call.items.len()
+                    || call.items.iter().any(TransactionItem::lists_functions)
             }
             _ => true,
         }
@@ -195,6 +244,11 @@ impl Call {
 }
 
 impl TransactionItem {
+    /// Whether its reply names our markers.
+    pub fn lists_functions(&self) -> bool {
+        self.command.is_some_and(|c| c.name == "function|list")
+    }
+
     /// Whether it changes the database of what follows.
     pub fn is_select(&self) -> bool {
         self.command.is_some_and(|c| c.name == "select")

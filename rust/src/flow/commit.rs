@@ -118,6 +118,9 @@ impl Engine {
             _ => sequencer.log.decide(call.entry, State::Committed, Some((&effects, replies))),
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        if doubts.as_ref().is_some_and(|keys| !keys.is_empty()) && keys_of(&call.bytes, call.db).is_none() {
+            doubts = None; // beside SWAPDB and its like it cannot be told where those keys are now
+        }
         if doubts.as_ref().is_none_or(|keys| !keys.is_empty()) {
             self.doubt(primary, entry.replicas, call.entry, doubts.as_deref());
         }

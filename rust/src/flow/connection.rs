@@ -8,6 +8,7 @@ use crate::resp::encode;
 use super::call::{Call, NO_ENTRY};
 use super::keys::keys_of;
 use super::log::{Kind, State};
+use super::replica::{FUNCTIONS, Key};
 use super::sequencer::Sequencer;
 use super::upstream::{Role, Stream};
 use super::{Engine, Intent};
@@ -43,20 +44,13 @@ impl Engine {
         self.tell("upstream_up", name, format!("redis {} run_id {}", identity.version, identity.run_id));
         match role {
             Role::Serve => {
-                self.wake_waiters(key);
                 let primary = self.upstreams[key].endpoint;
+                self.primary_ready(primary, key);
+                self.wake_waiters(key);
                 self.touch_sequencer(primary);
             }
             Role::Replica { primary, bit } => {
-                if let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut())
-                    && let Some(replica) = sequencer.replica(bit)
-                {
-                    let restarted = replica.run_id.as_ref().is_some_and(|before| *before != identity.run_id);
-                    replica.stats.count.restarts_total.add(u64::from(restarted));
-                    replica.unproven |= restarted;
-                    replica.run_id = Some(identity.run_id);
-                }
-                self.touch_sequencer(primary);
+                self.replica_ready(primary, bit, &identity);
             }
         }
     }
@@ -118,15 +112,32 @@ impl Engine {
             match &call {
                 Call::Client(c) => self.lose_entry(primary, c.entry, sent),
                 Call::Transaction(c) => self.lose_entry(primary, c.entry, sent),
+                Call::Mark { .. } => {
+                    if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
+                        sequencer.marking = false;
+                        sequencer.remark = true;
+                    }
+                }
+                Call::Look { bit, .. } | Call::Exists { bit, .. } => {
+                    let sequencer = self.endpoints[primary].sequencer.as_mut();
+                    if let Some(resync) = sequencer.and_then(|s| s.replica(*bit)?.resync.as_mut()) {
+                        resync.asked = false;
+                    }
+                }
                 Call::Sync(c) => {
-                    let key = (c.db, c.key.clone().into());
+                    let key: Key = (c.db, c.key.clone().into());
                     let entry =
                         self.endpoints[primary].sequencer.as_ref().and_then(|s| s.log.get(c.entry).copied());
                     if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
                         sequencer.copying = 0;
                         sequencer.log.decide(c.entry, State::Nothing, None);
                     }
-                    self.doubt(primary, entry.map_or(0, |e| e.replicas), c.entry, Some(&[key]));
+                    let replicas = entry.map_or(0, |e| e.replicas);
+                    if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
+                        for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
+                            replica.again(Key::clone(&key), c.entry);
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -172,17 +183,20 @@ impl Engine {
                 continue;
             }
             match keys_of(log.bytes(entry), entry.db) {
-                None => replica.stats.count.lost_total.inc(),
+                _ if entry.kind == Kind::Functions => replica.doubt((FUNCTIONS, Box::default()), log.end()),
+                None => {
+                    replica.stats.count.lost_total.inc();
+                    replica.doubt_all();
+                }
                 Some(keys) => {
                     for key in keys {
                         // As of the end of the log: whatever copy is on its way was asked for before this doubt.
-                        if !replica.repair.doubt(key, log.end()) {
-                            replica.stats.count.lost_total.inc();
-                        }
+                        replica.again(key, log.end());
                     }
                 }
             }
         }
+        Self::forget_questions(replica);
         replica.in_flight = 0;
         replica.acked = replica.next;
         self.touch_sequencer(primary);

@@ -105,6 +105,9 @@ impl Engine {
             rule = Rule::Same;
             entry = Some((place.reads, Kind::Read));
         }
+        if rule != Rule::Never && writes {
+            self.mark_request(place, self.sessions[slot].db, command, request);
+        }
         self.count_request(slot);
         let session = &mut self.sessions[slot];
         let upstream = &mut self.upstreams[key];
@@ -129,6 +132,7 @@ impl Engine {
             command: command.map_or(UNKNOWN, |c| c.id),
             rule,
             convert: match (simple, session.resp, upstream.resp()) {
+                _ if command.is_some_and(|c| c.name == "function|list") => Convert::HideMarkers,
                 (true, 2, 3) => Convert::NilTo2,
                 (true, 3, 2) => Convert::NilTo3,
                 _ => Convert::Verbatim,
@@ -220,7 +224,15 @@ impl Engine {
         if in_flight > 0 && path != key {
             return Err(Step::Stall(Wait::Quiet));
         }
+        let waits = self.endpoints[endpoint].sequencer.as_ref().is_some_and(|s| s.is_closed());
         let upstream = &mut self.upstreams[key];
+        if waits && upstream.is_ready() {
+            if overdue {
+                return Err(self.not_filled(slot, endpoint));
+            }
+            upstream.waiters.push(id);
+            return Err(Step::Stall(Wait::Upstream));
+        }
         if !upstream.is_ready() {
             if upstream.is_worth_waiting() && overdue {
                 return Err(self.overdue(slot, endpoint));
@@ -265,6 +277,17 @@ impl Engine {
         let endpoint = &self.endpoints[endpoint];
         let text = format!(
             "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",
+            endpoint.cluster, endpoint.id
+        );
+        self.refuse(slot, &text)
+    }
+
+    /// A session has waited for a primary that is not to be used yet.
+    fn not_filled(&mut self, slot: usize, endpoint: usize) -> Step {
+        let endpoint = &self.endpoints[endpoint];
+        endpoint.stats.count.upstream_rq_unavailable.inc();
+        let text = format!(
+            "UNAVAILABLE cluster {}: {} lost data and is being refilled from its mirror; nothing was sent, try again",
             endpoint.cluster, endpoint.id
         );
         self.refuse(slot, &text)

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use crate::command::{TOP, VERSION};
 use crate::resp::{Reply, encode, parse_integer};
 
+use super::marker::{self, Marker, Place, name_hash};
+use super::resync::databases;
+
 /// What is known of the server and of our connection to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -21,6 +24,12 @@ pub struct Identity {
     pub commands: i64,
     /// `proto-max-bulk-len`: the longest argument it takes.
     pub max_bulk: u64,
+    /// What it says of its data.
+    pub markers: Vec<Marker>,
+    /// Where markers are on it.
+    pub place: Place,
+    /// It has no key, but for the markers.
+    pub empty: bool,
 }
 
 impl Identity {
@@ -51,6 +60,11 @@ enum Step {
     Replication,
     Commands,
     MaxBulk,
+    Databases,
+    Keyspace,
+    Libraries,
+    Select,
+    Hash,
     Kill,
 }
 
@@ -67,11 +81,33 @@ pub enum Progress {
     Refused(String),
 }
 
+/// The connection before, perhaps of another process: nothing half-sent on it may run after what comes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Predecessor {
+    /// A hash of the server's `run_id`.
+    pub run: u64,
+    /// The server's number for the connection; 0: there was none.
+    pub number: u64,
+}
+
+impl Predecessor {
+    /// A connection to this server.
+    pub fn of(identity: &Identity) -> Self {
+        Self { run: name_hash(&[&identity.run_id]), number: identity.client_id.max(0) as u64 }
+    }
+}
+
 /// A handshake in course.
 #[derive(Debug)]
 pub struct Handshake {
     awaited: VecDeque<Step>,
-    predecessor: Option<Identity>,
+    predecessor: Predecessor,
+    /// Its number of databases.
+    databases: u16,
+    /// Those that have keys, with how many.
+    keyspace: Vec<(u16, u64)>,
+    /// The second round of commands has been sent.
+    second: bool,
     /// What was learnt.
     pub identity: Identity,
 }
@@ -90,7 +126,7 @@ impl Handshake {
     pub fn begin(
         credentials: &Credentials,
         resp3: bool,
-        predecessor: Option<Identity>,
+        predecessor: Predecessor,
         out: &mut Vec<u8>,
     ) -> Self {
         let mut awaited = VecDeque::new();
@@ -114,7 +150,17 @@ impl Handshake {
         send(Step::Replication, &["INFO", "replication"]);
         send(Step::Commands, &["COMMAND", "COUNT"]);
         send(Step::MaxBulk, &["CONFIG", "GET", "proto-max-bulk-len"]);
-        Self { awaited, predecessor, identity: Identity { max_bulk: u64::MAX, ..Identity::default() } }
+        send(Step::Databases, &["CONFIG", "GET", "databases"]);
+        send(Step::Keyspace, &["INFO", "keyspace"]);
+        send(Step::Libraries, &["FUNCTION", "LIST", "LIBRARYNAME", marker::LIBRARIES, "WITHCODE"]);
+        Self {
+            awaited,
+            predecessor,
+            databases: 1,
+            keyspace: Vec::new(),
+            second: false,
+            identity: Identity { max_bulk: u64::MAX, ..Identity::default() },
+        }
     }
 
     /// Take the next reply. After [`Progress::Send`] the commands of the second round are in `out`.
@@ -138,6 +184,17 @@ impl Handshake {
                 let value = reply.elements().nth(1).and_then(Reply::text).and_then(parse_integer);
                 self.identity.max_bulk = value.and_then(|n| u64::try_from(n).ok()).unwrap_or(u64::MAX);
             }
+            Step::Databases => {
+                let value = reply.elements().nth(1).and_then(Reply::text).and_then(parse_integer);
+                self.databases = value.and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
+            }
+            Step::Keyspace => self.keyspace = databases(&text),
+            Step::Libraries if reply.is_error() => {
+                self.identity.place = Place::Hash(self.databases.saturating_sub(1));
+            }
+            Step::Libraries | Step::Hash => {
+                self.identity.markers.extend(Marker::all_in(reply.bytes()));
+            }
             Step::Commands => self.identity.commands = reply.integer().unwrap_or(0),
             Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
             Step::Server => {
@@ -158,15 +215,41 @@ impl Handshake {
         if !self.awaited.is_empty() {
             return Progress::More;
         }
-        match self.predecessor.take() {
-            Some(before) if before.client_id != 0 && before.run_id == self.identity.run_id => {
-                encode::command(out, &["CLIENT", "KILL", "ID", &before.client_id.to_string()]);
-                self.awaited.push_back(Step::Kill);
-                Progress::Send
-            }
-            _ => Progress::Done,
+        if self.second {
+            self.finish();
+            return Progress::Done;
         }
+        self.second = true;
+        let mut send = |step, args: &[&[u8]]| {
+            encode::command(out, args);
+            self.awaited.push_back(step);
+        };
+        let Predecessor { run, number } = self.predecessor;
+        if number != 0 && run == name_hash(&[&self.identity.run_id]) {
+            send(Step::Kill, &[b"CLIENT", b"KILL", b"ID", number.to_string().as_bytes()]);
+        }
+        if let Place::Hash(db) = self.identity.place {
+            send(Step::Select, &[b"SELECT", db.to_string().as_bytes()]);
+            send(Step::Hash, &[b"HGETALL", marker::KEY]);
+            send(Step::Select, &[b"SELECT", b"0"]);
+        }
+        if self.awaited.is_empty() {
+            self.finish();
+            return Progress::Done;
+        }
+        Progress::Send
     }
+
+    fn finish(&mut self) {
+        self.identity.empty = is_empty(&self.keyspace, self.identity.place, &self.identity.markers);
+    }
+}
+
+/// Whether a Redis has no key but the one with its markers.
+pub fn is_empty(keyspace: &[(u16, u64)], place: Place, markers: &[Marker]) -> bool {
+    keyspace
+        .iter()
+        .all(|&(db, keys)| keys == 0 || (place == Place::Hash(db) && keys == 1 && !markers.is_empty()))
 }
 
 /// The value of a line `name:value` of INFO.
@@ -195,7 +278,7 @@ mod tests {
         out
     }
 
-    fn run(predecessor: Option<Identity>, persistence: &str, role: &str) -> (Progress, Identity, Vec<u8>) {
+    fn run(predecessor: Predecessor, persistence: &str, role: &str) -> (Progress, Identity, Vec<u8>) {
         let mut out = Vec::new();
         let mut handshake = Handshake::begin(&Credentials::default(), false, predecessor, &mut out);
         out.clear();
@@ -207,6 +290,9 @@ mod tests {
             bulk(role),
             b":240\r\n".to_vec(),
             b"*2\r\n$18\r\nproto-max-bulk-len\r\n$9\r\n536870912\r\n".to_vec(),
+            b"*2\r\n$9\r\ndatabases\r\n$2\r\n16\r\n".to_vec(),
+            bulk("# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n"),
+            b"*0\r\n".to_vec(),
         ];
         let mut last = Progress::More;
         for reply in &replies {
@@ -220,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_fresh_server_is_taken_at_once() {
-        let (progress, identity, out) = run(None, "loading:0\r\n", "role:master\r\n");
+        let (progress, identity, out) = run(Predecessor::default(), "loading:0\r\n", "role:master\r\n");
         assert_eq!((progress, out.as_slice()), (Progress::Done, &b""[..]));
         assert_eq!(
             identity,
@@ -229,7 +315,8 @@ mod tests {
                 client_id: 42,
                 version: "7.0.15".into(),
                 commands: 240,
-                max_bulk: 1 << 29
+                max_bulk: 1 << 29,
+                ..Identity::default()
             }
         );
         assert!(identity.has_commands_of_table());
@@ -238,8 +325,7 @@ mod tests {
 
     #[test]
     fn the_predecessor_is_fenced_on_the_same_server_only() {
-        let before =
-            |run_id: &str| Some(Identity { run_id: run_id.into(), client_id: 7, ..Identity::default() });
+        let before = |run_id: &str| Predecessor { run: name_hash(&[run_id]), number: 7 };
         let (progress, _, out) = run(before("abc"), "loading:0\r\n", "role:master\r\n");
         assert_eq!(progress, Progress::Send);
         assert!(out.ends_with(b"$4\r\nKILL\r\n$2\r\nID\r\n$1\r\n7\r\n"));
@@ -250,10 +336,11 @@ mod tests {
     fn a_server_that_is_not_ready_is_refused() {
         let refused = |p| matches!(p, Progress::Refused(_));
         let mut out = Vec::new();
-        let mut handshake = Handshake::begin(&Credentials::default(), false, None, &mut out);
+        let mut handshake =
+            Handshake::begin(&Credentials::default(), false, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-LOADING Redis is loading\r\n"), &mut out)));
         let credentials = Credentials { username: None, password: Some("x".into()) };
-        let mut handshake = Handshake::begin(&credentials, false, None, &mut out);
+        let mut handshake = Handshake::begin(&credentials, false, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-WRONGPASS invalid\r\n"), &mut out)));
     }
 

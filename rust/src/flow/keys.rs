@@ -6,7 +6,7 @@ use crate::command::{Flags, KeysResult, is_word, keys, lookup, other_db};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned};
 
 use super::handshake::database;
-use super::replica::Key;
+use super::replica::{FUNCTIONS, Key};
 
 /// Everything but the size of one command is known to be in order here.
 pub const ANY: Bounds = Bounds { request: u32::MAX as usize, authenticated: true };
@@ -40,6 +40,10 @@ fn keys_of_one(request: &Request<'_>, db: u16, found: &mut Vec<Key>) -> Option<(
         return Some(());
     }
     let mut indices = SmallVec::new();
+    if command.name.starts_with("function|") || command.name == "function" {
+        found.push((FUNCTIONS, Box::default()));
+        return Some(());
+    }
     match keys(command, request, &mut indices) {
         // A message is not data.
         KeysResult::Known
@@ -86,6 +90,7 @@ mod tests {
             Some(vec!["3/a".into(), "5/a".into()]),
             "the SELECT may be refused"
         );
+        assert_eq!(of(&["FUNCTION FLUSH"]), Some(vec!["65535/".into()]));
         assert_eq!(of(&["FLUSHALL"]), None);
         assert_eq!(of(&["NOSUCH a"]), None);
     }

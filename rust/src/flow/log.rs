@@ -30,6 +30,8 @@ pub enum Kind {
     Publish,
     /// A whole key, copied.
     Sync,
+    /// The function libraries, copied.
+    Functions,
 }
 
 /// One effect.

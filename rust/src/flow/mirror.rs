@@ -13,7 +13,7 @@ use crate::resp::{RequestScanner, Scanned};
 use super::handshake::database;
 use super::keys::{ANY, keys_of};
 use super::log::{Entry, Kind, State, UNCHECKED, digest};
-use super::replica::{Key, Replica, WINDOW};
+use super::replica::{FUNCTIONS, Key, Need, Replica, WINDOW};
 use super::sequencer::Sequencer;
 use super::upstream::Entered;
 
@@ -48,7 +48,7 @@ impl Engine {
         let Sequencer { log, replicas, .. } = &mut *sequencer;
         for replica in replicas.iter_mut().flatten() {
             let Some(upstream) = self.upstreams.get_mut(replica.upstream) else { continue };
-            if !upstream.is_ready() {
+            if !upstream.is_ready() || !replica.open {
                 continue;
             }
             while replica.next < log.decided()
@@ -65,17 +65,23 @@ impl Engine {
                     Entered::Wait | Entered::Busy => break,
                     Entered::Refused => {
                         replica.stats.label.set("reason", upstream.refusal(entry.db));
-                        if entry.kind == Kind::Sync {
-                            // It has no such database: asking again would not end.
-                            for key in keys_of(log.bytes(entry), entry.db).unwrap_or_default() {
-                                replica.repair.forget(&key);
+                        if matches!(entry.kind, Kind::Write | Kind::Sync) {
+                            replica.stats.count.lost_total.inc();
+                            // It has no such database: asking again at once would not end.
+                            let refusal = upstream.refusal(entry.db);
+                            match keys_of(log.bytes(entry), entry.db) {
+                                None => replica.doubt_all(), // FLUSHALL is about the others, too
+                                Some(keys) => {
+                                    for key in keys {
+                                        if key.0 == entry.db {
+                                            replica.give_up(key, &refusal, self.now.ms);
+                                        } else {
+                                            replica.doubt(key, replica.next);
+                                        }
+                                    }
+                                }
                             }
                         }
-                        replica
-                            .stats
-                            .count
-                            .lost_total
-                            .add(u64::from(matches!(entry.kind, Kind::Write | Kind::Sync)));
                         replica.next += 1;
                         continue;
                     }
@@ -112,6 +118,7 @@ impl Engine {
                 self.break_upstream(upstream, "the log is full and it does not acknowledge");
             }
         }
+        self.tend_replicas(primary);
         self.ask_for_copies(primary);
     }
 
@@ -124,7 +131,8 @@ impl Engine {
         }
         replica.told_lost = true;
         let subject = replica.name();
-        self.tell("lost", subject, "the log is full: effects are being dropped for this mirror".to_owned());
+        let text = "the log is full: effects are dropped for this mirror; what they changed will be copied";
+        self.tell("overflow", subject, text.to_owned());
     }
 
     /// Keys may differ on replicas as of `position`. `None`: it is not known which.
@@ -134,14 +142,11 @@ impl Engine {
         };
         for replica in sequencer.replicas.iter_mut().flatten().filter(|r| replicas & (1 << r.bit) != 0) {
             match keys {
-                None => replica.stats.count.lost_total.inc(),
-                Some(keys) => {
-                    for key in keys {
-                        if !replica.repair.doubt(key.clone(), position) {
-                            replica.stats.count.lost_total.inc();
-                        }
-                    }
+                None => {
+                    replica.stats.count.lost_total.inc();
+                    replica.doubt_all();
                 }
+                Some(keys) => keys.iter().for_each(|key| replica.doubt(key.clone(), position)),
             }
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
@@ -167,10 +172,13 @@ impl Engine {
             .is_some_and(|e| e.kind == Kind::Write && e.digest != UNCHECKED && e.digest != digest(reply, 2));
         replica.stats.count.differ_total.add(u64::from(differs && !failed));
         if let Some(entry) = entry
-            && (failed || differs || entry.kind == Kind::Sync)
+            && (failed || differs || matches!(entry.kind, Kind::Sync | Kind::Functions))
         {
-            settle_copy(replica, &entry, log.bytes(&entry), position, failed, self.now.ms);
-            if failed {
+            let left_alone =
+                settle_copy(replica, &entry, log.bytes(&entry), position, failed, reply, self.now.ms);
+            replica.suspect |=
+                [&b"-READONLY"[..], b"-MASTERDOWN", b"-LOADING"].iter().any(|e| reply.starts_with(e));
+            if failed && !left_alone {
                 let text = String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[]))
                     .trim_end()
                     .to_owned();
@@ -179,7 +187,7 @@ impl Engine {
         }
         // Now, and not when it was sent: an effect before it may have been refused since.
         if let Some(entry) = entry
-            && !replica.repair.is_empty()
+            && (!replica.repair.is_empty() || replica.resync.is_some())
         {
             spread_doubt(replica, &entry, log.bytes(&entry), position);
         }
@@ -187,33 +195,76 @@ impl Engine {
     }
 }
 
-/// After the reply to a copy, or a reply to any effect that is an error or not the primary's.
-fn settle_copy(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64, failed: bool, now_ms: u64) {
-    if failed {
-        replica.stats.count.error_total.inc();
-    }
+/// After the reply to a copy, or a reply to any effect that is an error or not the primary's. Whether the error says that
+/// a key is there already which was only to be added.
+fn settle_copy(
+    replica: &mut Replica,
+    entry: &Entry,
+    bytes: &[u8],
+    position: u64,
+    failed: bool,
+    reply: &[u8],
+    now_ms: u64,
+) -> bool {
     if entry.kind == Kind::Read || entry.kind == Kind::Publish {
-        return;
+        replica.stats.count.error_total.add(u64::from(failed));
+        return false;
     }
-    let Some(keys) = keys_of(bytes, entry.db) else {
-        replica.stats.count.lost_total.add(u64::from(failed));
-        return;
+    let keys = match entry.kind {
+        Kind::Functions => Some(vec![(FUNCTIONS, Box::default())]),
+        _ => keys_of(bytes, entry.db),
+    };
+    let keys = keys.map(|mut keys| {
+        if entry.kind == Kind::Sync {
+            keys.truncate(1); // a copy by commands names it again and again
+        }
+        keys
+    });
+    let is_copy = matches!(entry.kind, Kind::Sync | Kind::Functions);
+    if is_copy
+        && failed
+        && let Some(key) = keys.as_ref().and_then(|keys| keys.first())
+        && match entry.kind {
+            // A library of that name is there already.
+            Kind::Functions => !replica.sole,
+            _ => replica.repair.is_gentle(key) && reply.starts_with(b"-BUSYKEY"),
+        }
+    {
+        replica.repair.copied(key, position);
+        replica.stats.count.unproven_keys.inc();
+        return true;
+    }
+    replica.stats.count.error_total.add(u64::from(failed));
+    let Some(keys) = keys else {
+        if failed {
+            replica.stats.count.lost_total.inc();
+            replica.doubt_all();
+        }
+        return false;
     };
     for key in keys {
-        match (entry.kind, failed) {
-            (Kind::Sync, false) => replica.repair.copied(&key, position),
-            (Kind::Sync, true) => {
+        match (is_copy, failed) {
+            (true, false) => replica.repair.copied(&key, position),
+            (true, true) if refuses_payloads(reply) && !replica.logical && key.0 != FUNCTIONS => {
+                replica.logical = true;
+                replica.again(key, position);
+            }
+            (true, true) => {
                 if !replica.repair.refused(key, position, now_ms) {
-                    replica.stats.count.lost_total.inc();
+                    replica.lack(Need::Dirty);
                 }
             }
-            _ => {
-                if !replica.repair.doubt(key, position) {
-                    replica.stats.count.lost_total.inc();
-                }
-            }
+            _ => replica.doubt(key, position),
         }
     }
+    false
+}
+
+/// Whether the reply to RESTORE says that no payload of this primary's will do.
+fn refuses_payloads(reply: &[u8]) -> bool {
+    [&b"-ERR DUMP payload version"[..], b"-ERR unknown command", b"-NOPERM", b"-ERR Bad data format"]
+        .iter()
+        .any(|text| reply.starts_with(text))
 }
 
 /// Whether a replica must be sent an entry.
@@ -230,12 +281,29 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
         return;
     }
     let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes, position) };
-    if keys.len() > 1 && keys.iter().any(|k| replica.repair.contains(k)) {
+    // What a resync still looks for is as good as found. So is what it must not take for found where it is not: a key
+    // that comes and goes may be missed by both scans.
+    let looking = replica.resync.as_ref().filter(|r| r.sole && r.is_looking());
+    let in_scope = keys.iter().any(|(db, name)| looking.is_some_and(|r| r.scope.has(*db, name)));
+    let spreads = keys.len() > 1 && (in_scope || keys.iter().any(|k| replica.repair.contains(k)));
+    if spreads || (in_scope && !overwrites(bytes)) {
         for key in keys {
-            if !replica.repair.doubt(key, position) {
-                replica.stats.count.lost_total.inc();
-            }
+            replica.doubt(key, position);
         }
+    }
+}
+
+/// Whether an effect of one key leaves nothing of what the key was.
+fn overwrites(bytes: &[u8]) -> bool {
+    let mut scanner = RequestScanner::default();
+    let Scanned::Frame(len) = scanner.scan(bytes, ANY) else { return false };
+    let request = scanner.request(&bytes[..len]);
+    match lookup(request.arg(0)).map_or("", |c| c.name) {
+        "set" => {
+            request.len() == 3 || (request.len() == 5 && crate::command::is_word(request.arg(3), "PXAT"))
+        }
+        "del" | "unlink" | "restore" => true,
+        _ => false,
     }
 }
 
@@ -247,10 +315,15 @@ fn spread_everywhere(replica: &mut Replica, bytes: &[u8], position: u64) {
         let (frame, tail) = rest.split_at(len);
         let request = scanner.request(frame);
         match (lookup(request.arg(0)), database(request.arg(1)), database(request.arg(2))) {
-            (Some(command), Ok(a), Ok(b)) if command.name == "swapdb" => replica.repair.swap(a, b, position),
+            (Some(command), Ok(a), Ok(b)) if command.name == "swapdb" => {
+                replica.repair.swap(a, b, position);
+                if replica.resync.as_ref().is_some_and(super::resync::Resync::is_looking) {
+                    replica.lack(Need::Full); // what was looked through is elsewhere now
+                }
+            }
             (Some(command), ..) if has_no_keys(command.name) => {}
             (Some(command), ..) if keys_of(frame, 0).is_some() || !command.is_write() => {}
-            _ => replica.stats.count.lost_total.inc(),
+            _ => replica.doubt_all(),
         }
         rest = tail;
     }
@@ -276,8 +349,13 @@ pub(super) fn drop_effect(replica: &mut Replica, entry: &Entry, bytes: &[u8], po
             }
             false
         }
+        Kind::Functions => {
+            replica.repair.dropped((FUNCTIONS, Box::default()), position);
+            false
+        }
         Kind::Write => {
             replica.stats.count.lost_total.inc();
+            replica.lack(Need::Dirty);
             true
         }
     }

@@ -23,6 +23,7 @@ mod call;
 mod commit;
 mod connection;
 mod copy;
+mod dirty;
 pub mod effect;
 mod forward;
 mod handshake;
@@ -30,11 +31,17 @@ mod ingress;
 mod keys;
 mod local;
 mod log;
+mod mark;
+mod marker;
 mod mirror;
 mod outgoing;
+mod pace;
 mod place;
+mod proof;
 mod replica;
 mod replies;
+mod resync;
+mod scan;
 mod sequencer;
 mod session;
 mod store;
@@ -59,7 +66,9 @@ use sequencer::Sequencer;
 use session::Session;
 use upstream::Upstream;
 
+pub use dirty::{REGION_BYTES, Region};
 pub use outgoing::SLICES;
+pub use proof::Action;
 pub use session::Ending;
 pub use ticket::{SessionId, UNSETTLED};
 
@@ -100,6 +109,15 @@ pub enum Intent {
     CloseSession {
         /// The session.
         session: SessionId,
+    },
+    /// Find the memory of a replica's dirty map; answer with `map_opened` or `map_failed` before anything else is done.
+    OpenMap {
+        /// The primary.
+        endpoint: usize,
+        /// The replica's number.
+        bit: u32,
+        /// What the map is called.
+        name: u64,
     },
     /// Tell the control plane.
     Tell(Event),
@@ -196,6 +214,8 @@ pub struct Engine {
     adoption: Option<forward::Adoption>,
     generation: NonZeroU32,
     epoch: u32,
+    /// The last number given to a replica or a resync.
+    numbers: u64,
     seed: u64,
     draining: bool,
     upkeep_at: u64,
@@ -226,6 +246,7 @@ impl Engine {
             adoption: None,
             generation: NonZeroU32::MIN,
             epoch: 0,
+            numbers: 0,
             seed,
             draining: false,
             upkeep_at: 0,

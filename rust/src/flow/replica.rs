@@ -7,6 +7,10 @@ use hashbrown::HashMap;
 
 use crate::stats::ReplicaStats;
 
+use super::dirty::{DirtyMap, bucket};
+use super::marker::Marker;
+use super::resync::Resync;
+
 /// Most effects sent and not acknowledged; what is in doubt when the connection breaks is at most this.
 pub const WINDOW: u64 = 4096;
 /// Most keys that wait to be copied; past it the replica has lost effects.
@@ -23,6 +27,10 @@ pub struct Replica {
     pub upstream: usize,
     /// Its number among the sequencer's replicas.
     pub bit: u32,
+    /// No other replica has this number.
+    pub id: u64,
+    /// It said that it was another server's replica: what it has now may be that one's data.
+    pub suspect: bool,
     /// The next position to be sent.
     pub next: u64,
     /// Every position before this one is done with.
@@ -35,15 +43,121 @@ pub struct Replica {
     pub run_id: Option<String>,
     /// The state last told.
     pub state: &'static str,
-    /// Its Redis is another one, or was restarted: what it has of the past is not known.
+    /// What may differ there, as it was marked.
+    pub map: DirtyMap,
+    /// What its Redis has is known: by its marker, or because it is the one that we sent everything to.
+    pub judged: Judged,
+    /// Effects may be sent: what its Redis had before is known.
+    pub open: bool,
+    /// What the log and the keys in doubt cannot heal.
+    pub need: Need,
+    /// It is being made equal by looking at its keys.
+    pub resync: Option<Resync>,
+    /// Nobody else writes to its Redis.
+    pub sole: bool,
+    /// The operator said that nobody else does.
+    pub claimed: bool,
+    /// A resync could only add: whether the rest is equal is not known.
     pub unproven: bool,
+    /// The operator has stopped its resync.
+    pub paused: bool,
+    /// It is the primary's own Redis.
+    pub refused: bool,
+    /// The next marker: sent when the stream has come to this position.
+    pub mark: Option<(u64, u64)>,
+    /// The generation whose marker it has acknowledged.
+    pub marked: u64,
+    /// It is not asked again before then, milliseconds.
+    pub judge_at: u64,
+    /// The marker that comes before a resync has still to be sent.
+    pub unmarked: bool,
+    /// Markers that it replaces.
+    pub obsolete: Vec<Marker>,
+    /// Marks since this generation are needed until the resync in course is over; 0: all.
+    pub since: u64,
+    /// It refused its marker.
+    pub markless: bool,
+    /// Keys that cannot be copied to it.
+    pub unrepaired: Vec<Key>,
+    /// When those are tried again, milliseconds.
+    pub retry_at: u64,
+    /// Copies by commands, not by payload: it refuses payloads.
+    pub logical: bool,
     /// The control plane knows that the log dropped something.
     pub told_lost: bool,
     /// What is counted.
     pub stats: Arc<ReplicaStats>,
 }
 
+/// Whether it is known what a replica's Redis has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Not since the connection stands.
+    No,
+    /// It was asked for its markers.
+    Asked,
+    /// Yes.
+    Yes,
+}
+
+/// What a replica needs beside the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Nothing.
+    Nothing,
+    /// What was marked dirty.
+    Dirty,
+    /// Everything that is still marked, whatever its marker says: the primary may have lost its newest writes.
+    Marked,
+    /// Every key.
+    Full,
+}
+
 impl Replica {
+    /// A key may differ there as of `position`, until it is copied.
+    pub fn doubt(&mut self, key: Key, position: u64) {
+        if key.0 == FUNCTIONS {
+            self.map.mark_functions();
+        } else {
+            self.map.mark(bucket(key.0, &key.1));
+        }
+        if !self.repair.doubt(key, position) {
+            self.lack(Need::Dirty);
+        }
+    }
+
+    /// What was in flight may not have arrived. A copy that only adds is asked for again as such.
+    pub fn again(&mut self, key: Key, position: u64) {
+        if self.repair.is_gentle(&key) {
+            self.repair.dropped(key, position);
+        } else {
+            self.doubt(key, position);
+        }
+    }
+
+    /// It cannot be told which keys may differ.
+    pub fn doubt_all(&mut self) {
+        self.map.mark_all();
+        self.lack(Need::Full);
+    }
+
+    /// The log alone will not make it equal.
+    pub fn lack(&mut self, need: Need) {
+        self.need = self.need.max(need);
+        self.mark = None;
+    }
+
+    /// Whether it has, or is about to have, all that the primary has.
+    pub fn is_clean(&self) -> bool {
+        self.judged == Judged::Yes
+            && self.need == Need::Nothing
+            && self.resync.is_none()
+            && self.repair.is_empty()
+            && self.unrepaired.is_empty()
+            && !self.suspect
+            && !self.unproven
+    }
+
     /// `primary -> mirror`, as events name it.
     pub fn name(&self) -> String {
         format!("{} -> {}", self.stats.label.get("primary"), self.stats.label.get("mirror"))
@@ -53,14 +167,19 @@ impl Replica {
 /// A key with its database.
 pub type Key = (u16, Box<[u8]>);
 
+/// The database number under which the function libraries are copied, as if they were a key.
+pub const FUNCTIONS: u16 = u16::MAX;
+
 /// Where the copy of a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
-    /// To be asked for.
-    Wanted,
+    /// To be asked for. If gently, what the replica has already is left alone.
+    Wanted { gentle: bool },
     /// Asked for: its effect is the log's entry at this position.
-    Asked(u64),
+    Asked { at: u64, gentle: bool },
 }
+
+const WANTED: Copy = Copy::Wanted { gentle: false };
 
 /// Keys that may differ on the replica until they have been copied. A key leaves only by a copy that was made after the
 /// last doubt about it.
@@ -96,15 +215,37 @@ impl Repair {
     /// A doubt about a key as of `position`: a copy that comes later in the log ends it. `false`: no room.
     pub fn doubt(&mut self, key: Key, position: u64) -> bool {
         match self.keys.get(&key) {
-            Some(Copy::Wanted) => return true,
-            Some(Copy::Asked(at)) if *at > position => return true,
-            Some(Copy::Asked(_)) => self.asked -= 1,
+            Some(Copy::Wanted { gentle: false }) => return true,
+            Some(Copy::Asked { at, gentle: false }) if *at > position => return true,
+            Some(Copy::Asked { .. }) => self.asked -= 1,
+            Some(Copy::Wanted { gentle: true }) => {
+                self.keys.insert(key, WANTED);
+                return true;
+            }
             None if self.keys.len() >= REPAIR_MAX => return false,
             None => {}
         }
-        self.keys.insert(key.clone(), Copy::Wanted);
+        self.keys.insert(key.clone(), WANTED);
         self.wanted.push_back(key);
         true
+    }
+
+    /// A key that a resync has found. `gentle`: to be added only if the replica has none.
+    pub fn find(&mut self, key: Key, gentle: bool) {
+        if !self.keys.contains_key(&key) {
+            self.keys.insert(key.clone(), Copy::Wanted { gentle });
+            self.wanted.push_back(key);
+        }
+    }
+
+    /// Whether the copy of a key leaves alone what is there.
+    pub fn is_gentle(&self, key: &Key) -> bool {
+        matches!(self.keys.get(key), Some(Copy::Wanted { gentle: true } | Copy::Asked { gentle: true, .. }))
+    }
+
+    /// Keys that wait to be asked for.
+    pub fn waiting(&self) -> usize {
+        self.wanted.len()
     }
 
     /// The next key to be copied, if one is due. After a refusal one at a time, until one arrives.
@@ -112,7 +253,13 @@ impl Repair {
         if now_ms < self.paused_until || (self.pause > 0 && self.asked > 0) {
             return None;
         }
-        self.wanted.pop_front()
+        while let Some(key) = self.wanted.pop_front() {
+            // It may have been forgotten, or asked for, since it was put there.
+            if matches!(self.keys.get(&key), Some(Copy::Wanted { .. })) {
+                return Some(key);
+            }
+        }
+        None
     }
 
     /// The copy of a key that was due cannot be asked for now.
@@ -122,15 +269,25 @@ impl Repair {
 
     /// The copy of a key has been asked for; its effect will be at `position`.
     pub fn asked(&mut self, key: Key, position: u64) {
-        if !matches!(self.keys.insert(key, Copy::Asked(position)), Some(Copy::Asked(_))) {
+        let gentle = self.is_gentle(&key);
+        if !matches!(self.keys.insert(key, Copy::Asked { at: position, gentle }), Some(Copy::Asked { .. })) {
             self.asked += 1;
+        }
+    }
+
+    /// The copy that was asked for at `before` will be at `position` instead.
+    pub fn moved(&mut self, key: &Key, before: u64, position: u64) {
+        if let Some(Copy::Asked { at, .. }) = self.keys.get_mut(key)
+            && *at == before
+        {
+            *at = position;
         }
     }
 
     /// The copy at `position` arrived.
     pub fn copied(&mut self, key: &Key, position: u64) {
         self.pause = 0;
-        if self.keys.get(key) == Some(&Copy::Asked(position)) {
+        if matches!(self.keys.get(key), Some(Copy::Asked { at, .. }) if *at == position) {
             self.forget(key);
         }
     }
@@ -146,12 +303,18 @@ impl Repair {
 
     /// The copy at `position` will not arrive: ask again. `false`: no room.
     pub fn dropped(&mut self, key: Key, position: u64) -> bool {
+        let gentle = self.is_gentle(&key);
+        if gentle {
+            self.forget(&key);
+            self.find(key, true);
+            return true;
+        }
         self.doubt(key, position)
     }
 
     /// A key need not, or can never, be copied.
     pub fn forget(&mut self, key: &Key) {
-        if matches!(self.keys.remove(key), Some(Copy::Asked(_))) {
+        if matches!(self.keys.remove(key), Some(Copy::Asked { .. })) {
             self.asked -= 1;
         }
     }
@@ -167,7 +330,8 @@ impl Repair {
                 db
             }
         };
-        let keys: Vec<Key> = self.keys.keys().filter(|(db, _)| *db == a || *db == b).cloned().collect();
+        let mut keys: Vec<Key> = self.keys.keys().filter(|(db, _)| *db == a || *db == b).cloned().collect();
+        keys.sort_unstable(); // a run of the simulation depends on its seed alone
         for (db, name) in keys {
             self.doubt((there(db), name), position);
         }

@@ -2,7 +2,7 @@
 
 use crate::resp::{Reply, encode};
 
-use super::call::{Call, Convert, NO_ENTRY};
+use super::call::{Call, Convert, NO_ENTRY, TransactionCall, TransactionItem};
 use super::session::{Ending, Wait};
 use super::ticket::Ticket;
 use super::upstream::{Phase, Role, Stream};
@@ -68,7 +68,11 @@ impl Engine {
         if upstream.partial.first() == Some(&b'>') {
             return self.protocol_error(key, PUSHED);
         }
-        let large = upstream.partial.len() > max;
+        let held = match upstream.calls.front() {
+            Some(Call::Sync(_)) => super::copy::PAYLOAD_MAX.min(max),
+            _ => max,
+        };
+        let large = upstream.partial.len() > held;
         let Some(call) = upstream.calls.front_mut() else { return };
         if call.wants_whole_reply() {
             if !large {
@@ -144,7 +148,10 @@ impl Engine {
                     }
                 }
             }
-            Some(Call::Sync(call)) => self.give_up_copy(key, &call),
+            Some(Call::Sync(call)) => {
+                let reason = format!("it is larger than {} MB", super::copy::PAYLOAD_MAX >> 20);
+                self.give_up_copy(key, &call, &reason);
+            }
             // Whether it is the primary's is not known, so its keys are copied.
             Some(Call::Effect { position, failed, .. }) => self.acknowledged(key, position, failed, b""),
             _ => self.protocol_error(key, "it sent a long reply to what has a short one"),
@@ -181,6 +188,7 @@ impl Engine {
                     self.settle(ticket, |out| match (convert, bytes) {
                         (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
                         (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
+                        (Convert::HideMarkers, _) => without_markers(reply, out),
                         _ => out.extend_from_slice(bytes),
                     });
                 }
@@ -191,19 +199,8 @@ impl Engine {
                 if call.replies < call.items.len() + 2 {
                     return;
                 }
-                let Some(Call::Transaction(mut call)) = upstream.settled(self.now.ms) else { return };
-                if call.refused {
-                    return self.refused_transaction(key, *call);
-                }
-                if call.entry != NO_ENTRY {
-                    self.commit_transaction(key, &call, reply);
-                }
-                if call.selects {
-                    self.follow_selects(&call, reply);
-                }
-                self.finish(key, call.started_us, call.ticket.as_ref());
-                if let Some(ticket) = call.ticket.take() {
-                    self.settle(ticket, |out| out.extend_from_slice(bytes));
+                if let Some(Call::Transaction(call)) = upstream.settled(self.now.ms) {
+                    self.transaction_done(key, *call, reply);
                 }
             }
             Some(Call::Sync(call)) => {
@@ -213,6 +210,11 @@ impl Engine {
                 }
                 let Some(Call::Sync(call)) = upstream.settled(self.now.ms) else { return };
                 self.commit_copy(key, *call, reply);
+            }
+            Some(Call::Mark { .. } | Call::Exists { .. } | Call::Look { .. }) => {
+                if let Some(call) = upstream.settled(self.now.ms) {
+                    self.answered_us(key, &call, reply);
+                }
             }
             Some(Call::Select { .. }) => {
                 let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
@@ -243,6 +245,45 @@ impl Engine {
         let upstream = &self.upstreams[key];
         if !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room() {
             self.wake_waiters(key);
+        }
+    }
+
+    /// EXEC has been answered.
+    fn transaction_done(&mut self, key: usize, mut call: TransactionCall, reply: Reply<'_>) {
+        if call.refused {
+            return self.refused_transaction(key, call);
+        }
+        if call.entry != NO_ENTRY {
+            self.commit_transaction(key, &call, reply);
+        }
+        if call.selects {
+            self.follow_selects(&call, reply);
+        }
+        self.finish(key, call.started_us, call.ticket.as_ref());
+        let Some(ticket) = call.ticket.take() else { return };
+        let lists = call.items.iter().any(TransactionItem::lists_functions);
+        self.settle(ticket, |out| {
+            if !lists || reply.is_error() || reply.is_nil() {
+                return out.extend_from_slice(reply.bytes());
+            }
+            encode::array(out, reply.elem_count());
+            for (item, element) in call.items.iter().zip(reply.elements()) {
+                if item.lists_functions() {
+                    without_markers(element, out);
+                } else {
+                    out.extend_from_slice(element.bytes());
+                }
+            }
+        });
+    }
+
+    /// The reply to a question or a marker of our own.
+    fn answered_us(&mut self, key: usize, call: &Call, reply: Reply<'_>) {
+        match *call {
+            Call::Mark { generation, complete } => self.marked(key, generation, complete, reply.bytes()),
+            Call::Exists { bit, id, step, at } => self.existed(key, bit, id, step, at, reply),
+            Call::Look { bit, id, step } => self.looked(key, bit, id, step, reply),
+            _ => {}
         }
     }
 
@@ -332,6 +373,21 @@ impl Engine {
             listener.stats.count.downstream_cx_output_overflow.inc();
         }
     }
+}
+
+/// The reply to FUNCTION LIST, without our markers.
+fn without_markers(reply: Reply<'_>, out: &mut Vec<u8>) {
+    if reply.bytes().first() != Some(&b'*') {
+        return out.extend_from_slice(reply.bytes());
+    }
+    let is_ours = |library: &Reply<'_>| {
+        let mut fields = library.elements().skip_while(|f| f.text() != Some(b"library_name"));
+        fields.next();
+        fields.next().and_then(Reply::text).is_some_and(|name| name.starts_with(b"redisha_"))
+    };
+    let kept = || reply.elements().filter(|library| !is_ours(library));
+    encode::array(out, kept().count());
+    kept().for_each(|library| out.extend_from_slice(library.bytes()));
 }
 
 /// Whether a reply is an error, or (the reply to EXEC) holds one.

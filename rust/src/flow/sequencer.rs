@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::stats::LogStats;
 
 use super::log::Log;
+use super::pace::Pace;
 use super::replica::Replica;
 
 /// Most replicas of one sequencer: a bit each.
@@ -19,6 +20,25 @@ pub struct Trimmed {
     pub holders: u32,
 }
 
+/// What is known of a primary's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Its Redis has not been asked yet, or a mirror must be asked first. Clients wait.
+    #[default]
+    Unknown,
+    /// It is what replicas are to have.
+    Proven,
+    /// It has lost data that a mirror has: it is to be filled from there before clients may use it.
+    Held {
+        /// Since when, milliseconds.
+        since_ms: u64,
+        /// The replica it is being filled from.
+        from: Option<u32>,
+    },
+    /// It may have lost data, and no mirror can tell. It serves clients, and is never copied from.
+    Doubtful,
+}
+
 /// Order, log and replicas of one endpoint.
 #[derive(Debug, Default)]
 pub struct Sequencer {
@@ -28,6 +48,26 @@ pub struct Sequencer {
     pub replicas: Vec<Option<Replica>>,
     /// Copies in flight on the primary.
     pub copying: u32,
+    /// How many may be.
+    pub pace: Pace,
+    /// The identity of the primary's data; 0: not known yet.
+    pub set: u64,
+    /// The generation that writes are marked in now.
+    pub generation: u64,
+    /// What is known of the primary's data.
+    pub proof: Proof,
+    /// `run_id` of the Redis of which it is known.
+    pub run_id: String,
+    /// The generation whose marker the primary has acknowledged.
+    pub marked: u64,
+    /// The primary refuses markers.
+    pub markless: bool,
+    /// A marker is on its way to the primary.
+    pub marking: bool,
+    /// A generation must begin as soon as it can.
+    pub remark: bool,
+    /// When one may begin anyway, milliseconds.
+    pub advance_at: u64,
     /// It is on the list of sequencers whose replicas have something to send.
     pub dirty: bool,
     /// What is counted.
@@ -35,6 +75,12 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
+    /// Whether clients must wait until it is known what the primary has.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.proof, Proof::Unknown | Proof::Held { .. })
+    }
+
     /// The replicas there are.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().flatten()

@@ -222,8 +222,11 @@ impl Engine {
             items.push(TransactionItem { command, rule, start: from, end: bytes.len() });
         }
         bytes.extend_from_slice(EXEC);
+        let db = self.sessions[slot].db;
+        if any {
+            self.mark_keys(endpoint, queued.writes, super::keys::keys_of(&bytes, db).as_deref());
+        }
         let session = &mut self.sessions[slot];
-        let db = session.db;
         session.path = key;
         let upstream = &mut self.upstreams[key];
         let mut call = Box::new(TransactionCall {
@@ -266,6 +269,8 @@ impl Engine {
             super::keys::keys_of(frame, db).unwrap_or_default()
         });
         let (copies, elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db);
+        // Beside SWAPDB and its like it cannot be told where those keys are afterwards.
+        let moved = !copies.is_empty() && super::keys::keys_of(&bytes, db).is_none();
         if call.entry != NO_ENTRY || queued.selects {
             call.bytes = bytes;
         }
@@ -280,6 +285,9 @@ impl Engine {
         self.copy_keys(endpoint, db, copies);
         for (db, name) in &elsewhere {
             self.doubt_now(endpoint, *db, name, queued.writes);
+        }
+        if moved {
+            self.doubt(endpoint, queued.writes, 0, None);
         }
     }
 }

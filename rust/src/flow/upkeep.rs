@@ -2,6 +2,8 @@
 
 use crate::resp::encode;
 
+use super::replica::{Judged, Need};
+use super::sequencer::Proof;
 use super::upstream::{Phase, Role, Stream};
 use super::{Engine, Intent, Now};
 
@@ -145,6 +147,7 @@ impl Engine {
 
     fn tick_endpoint(&mut self, key: usize) {
         let now = self.now;
+        self.tick_proof(key);
         self.label_replicas(key);
         let endpoint = &mut self.endpoints[key];
         if let Some(sequencer) = &mut endpoint.sequencer {
@@ -191,6 +194,9 @@ impl Engine {
             self.remove_upstream(upstream);
         }
         self.endpoints[key].serve = [None; 2];
+        for replica in self.endpoints[key].sequencer.iter_mut().flat_map(|s| s.replicas_mut()) {
+            replica.map.abandon();
+        }
         self.endpoints[key].sequencer = None;
         if self.upstreams.iter().all(|(_, u)| u.endpoint != key) {
             self.endpoints.remove(key);
@@ -201,7 +207,8 @@ impl Engine {
     /// Put the replicas' states where they can be read.
     fn label_replicas(&mut self, key: usize) {
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
-        let super::sequencer::Sequencer { log, replicas, .. } = &mut **sequencer;
+        let super::sequencer::Sequencer { log, replicas, proof, pace, .. } = &mut **sequencer;
+        let each_second = self.now.ms >= self.sweep_at;
         let mut changes = Vec::new();
         for replica in replicas.iter_mut().flatten() {
             let Some(upstream) = self.upstreams.get(replica.upstream) else { continue };
@@ -210,12 +217,43 @@ impl Engine {
             count.lag.set(lag);
             count.lag_bytes.set(if lag == 0 { 0 } else { log.held() as u64 });
             count.repair_keys.set(replica.repair.len() as u64);
+            count.unrepaired_keys.set(replica.unrepaired.len() as u64);
+            count.generation.set(replica.map.generation());
+            count.resync_limit.set(u64::from(pace.limit()));
+            if each_second {
+                let known = replica.is_clean() && replica.marked == replica.map.generation();
+                count.dirty_buckets.set(if known { replica.map.fresh() } else { replica.map.dirty() });
+                let done = replica.resync.as_ref().map_or(0, |r| r.done);
+                count.resync_rate.set(done.saturating_sub(count.resync_done.get()));
+            }
+            if let Some(resync) = replica.resync.as_ref().filter(|_| each_second) {
+                count.resync_done.set(resync.done);
+                count.resync_total.set(resync.total);
+            }
             let state = match upstream.phase {
+                _ if replica.refused => "refused",
                 Phase::Down { .. } => "down",
                 Phase::Connecting { .. } | Phase::Handshake { .. } if replica.state == "down" => "down",
                 Phase::Connecting { .. } | Phase::Handshake { .. } => "connecting",
-                Phase::Ready if count.lost_total.get() > 0 => "diverged",
+                Phase::Ready if matches!(proof, Proof::Doubtful | Proof::Held { .. }) => "unproven",
+                Phase::Ready
+                    if replica.paused
+                        && (replica.resync.is_some()
+                            || replica.judged != Judged::Yes
+                            || replica.need != Need::Nothing) =>
+                {
+                    "paused"
+                }
+                Phase::Ready
+                    if replica.resync.is_some()
+                        || replica.judged != Judged::Yes
+                        || replica.need != Need::Nothing =>
+                {
+                    "resync"
+                }
+                Phase::Ready if replica.suspect => "resync",
                 Phase::Ready if !replica.repair.is_empty() || lag > super::replica::WINDOW => "catching_up",
+                Phase::Ready if !replica.unrepaired.is_empty() => "diverged",
                 Phase::Ready if replica.unproven => "unproven",
                 Phase::Ready => "in_sync",
             };
@@ -225,18 +263,23 @@ impl Engine {
             replica.state = state;
             let reason = match state {
                 "down" => upstream.reason.clone(),
-                "unproven" => {
-                    "its Redis was restarted; what it kept of what it had is not known: compare the two"
+                "refused" => "it is the primary's own Redis".to_owned(),
+                "unproven" if *proof != Proof::Proven => {
+                    "the primary lost data: nothing is copied from it until it is filled from its mirror, or taken as \
+                     it is (redisha resync CLUSTER --accept)"
                         .to_owned()
                 }
-                "diverged" => {
-                    format!("{} effects could not be delivered; it needs a full copy", count.lost_total.get())
-                }
+                "unproven" => format!(
+                    "it had data of its own, or another redisha writes there: {} keys that were there were left alone. \
+                     Compare with redisha verify; if the mirror is this sidecar's alone: redisha resync CLUSTER --full",
+                    count.unproven_keys.get()
+                ),
+                "diverged" => replica.stats.label.get("reason"),
                 _ => String::new(),
             };
             let label = &replica.stats.label;
             label.set("state", state);
-            if state != "catching_up" {
+            if !matches!(state, "catching_up" | "resync" | "diverged") {
                 label.set("reason", reason.as_str()); // there it is the words of the last refusal
             }
             let detail = if reason.is_empty() { state.to_owned() } else { format!("{state}: {reason}") };

@@ -11,7 +11,7 @@ use crate::resp::{Reply, ReplyScanner, encode};
 
 use super::backoff::Backoff;
 use super::call::Call;
-use super::handshake::{Credentials, Handshake, Identity, Progress};
+use super::handshake::{Credentials, Handshake, Identity, Predecessor, Progress};
 use super::outgoing::Outgoing;
 use super::ticket::SessionId;
 
@@ -121,6 +121,8 @@ pub struct Upstream {
     pub waiters: Vec<SessionId>,
     /// Who is at the other end; kept from the last connection while down.
     pub identity: Option<Identity>,
+    /// The connection before this one.
+    pub predecessor: Predecessor,
     /// The flow has put it on the list of connections to write.
     pub dirty: bool,
     /// When there was last a sign of life while calls wait (milliseconds).
@@ -174,6 +176,7 @@ impl Upstream {
             stream: Stream::Whole,
             waiters: Vec::new(),
             identity: None,
+            predecessor: Predecessor::default(),
             dirty: false,
             waiting_since: 0,
             blocked: false,
@@ -218,7 +221,7 @@ impl Upstream {
     pub fn connected(&mut self) {
         let Phase::Connecting { deadline } = self.phase else { return };
         let mut bytes = Vec::new();
-        let predecessor = self.identity.clone();
+        let predecessor = self.predecessor;
         let handshake =
             Box::new(Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes));
         self.out.push(&bytes);
@@ -237,7 +240,9 @@ impl Upstream {
             }
             Progress::Refused(reason) => Err(reason),
             Progress::Done => {
-                self.identity = Some(std::mem::take(&mut handshake.identity));
+                let identity = std::mem::take(&mut handshake.identity);
+                self.predecessor = Predecessor::of(&identity);
+                self.identity = Some(identity);
                 self.phase = Phase::Ready;
                 self.context =
                     Context { resp: self.resp, proven: SmallVec::from_slice(&[0]), ..Context::default() };

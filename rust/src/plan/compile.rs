@@ -1,6 +1,7 @@
 //! From the described plan to the one the data plane walks: names become indices, prefixes a table, endpoints a ring.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::balance::Maglev;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// In the order of the configuration; routes name them by index.
     pub clusters: Vec<Cluster>,
+    /// Where dirty maps are kept; `None`: in memory.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Where clients come in.
@@ -151,7 +154,13 @@ impl Plan {
                 password: c.password,
             })
             .collect();
-        Ok(Self { generation: spec.generation, limits: spec.limits, listeners, clusters })
+        Ok(Self {
+            generation: spec.generation,
+            limits: spec.limits,
+            listeners,
+            clusters,
+            state_dir: spec.state_dir,
+        })
     }
 }
 

@@ -19,6 +19,9 @@ pub struct PlanSpec {
     pub listeners: Vec<ListenerSpec>,
     /// Where commands go.
     pub clusters: Vec<ClusterSpec>,
+    /// Where dirty maps are kept; `None`: in memory.
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Every bound of the data plane.
@@ -39,6 +42,12 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
     /// Time to authenticate where it is demanded; 0: no limit.
     pub handshake_timeout_ms: u64,
+    /// Most keys that a resync copies in a second; 0: no limit but the clients' latency.
+    #[serde(default)]
+    pub resync_keys_per_s: u64,
+    /// Most bytes that a resync copies in a second; 0: the same.
+    #[serde(default)]
+    pub resync_bytes_per_s: u64,
 }
 
 /// One listener.

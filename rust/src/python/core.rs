@@ -84,6 +84,19 @@ impl Core {
         self.fleet.listeners()
     }
 
+    fn resync(&self, cluster: String, action: &str) -> PyResult<()> {
+        let action = action.parse().map_err(PyValueError::new_err)?;
+        self.order(Order::Resync(cluster, action))
+    }
+
+    fn refilled(&self, primary: String, ok: bool) -> PyResult<()> {
+        self.order(Order::Refilled(primary, ok))
+    }
+
+    fn doubt(&self, primary: String, mirror: String, keys: Vec<(u16, Vec<u8>)>) -> PyResult<()> {
+        self.order(Order::Doubt(primary, mirror, keys))
+    }
+
     fn begin_drain(&self, limit_ms: u64) -> PyResult<()> {
         self.order(Order::Drain(limit_ms))
     }

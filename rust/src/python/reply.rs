@@ -1,6 +1,6 @@
-//! RESP for the control plane's probes, read and written by the data plane's own scanner.
+//! RESP for the control plane's probes and comparisons, read and written by the data plane's own scanner.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyList};
 use pyo3::{PyErr, create_exception};
 
 use crate::command::{COMMANDS, by_id};
-use crate::resp::{Reply, ReplyScanner, encode};
+use crate::resp::{self, Reply, ReplyScanner, encode};
 
 create_exception!(redisha._core, ReplyError, PyException);
 
@@ -17,11 +17,55 @@ create_exception!(redisha._core, ReplyError, PyException);
 #[derive(Debug)]
 pub struct ReplyReader(Mutex<Reader>);
 
+/// Memory that an empty reader keeps for the next bytes.
+const KEPT: usize = 1 << 20;
+
+/// `bytes` from `start` on have not been given out. Up to `whole` they are `counted` replies, up to `scanned` they are
+/// known to the scanner.
 #[derive(Debug, Default)]
 struct Reader {
     scanner: ReplyScanner,
     bytes: Vec<u8>,
+    start: usize,
+    whole: usize,
     scanned: usize,
+    counted: usize,
+}
+
+impl Reader {
+    fn feed(&mut self, data: &[u8]) {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.whole -= self.start;
+            self.scanned -= self.start;
+            self.start = 0;
+            if self.bytes.is_empty() {
+                self.bytes.shrink_to(KEPT);
+            }
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// The next `count` replies as they came, once the last of them is complete.
+    fn take(&mut self, count: usize) -> Result<Option<&[u8]>, resp::ReplyError> {
+        if self.counted > count {
+            // An earlier call asked for more and went without: look again from the start.
+            self.scanner = ReplyScanner::default();
+            (self.whole, self.scanned, self.counted) = (self.start, self.start, 0);
+        }
+        while self.counted < count {
+            let Some(n) = self.scanner.scan(self.bytes.get(self.scanned..).unwrap_or(&[]))? else {
+                self.scanned = self.bytes.len();
+                return Ok(None);
+            };
+            self.scanned += n;
+            self.whole = self.scanned;
+            self.counted += 1;
+        }
+        let from = std::mem::replace(&mut self.start, self.whole);
+        self.counted = 0;
+        Ok(self.bytes.get(from..self.whole))
+    }
 }
 
 #[pymethods]
@@ -32,25 +76,29 @@ impl ReplyReader {
     }
 
     fn feed(&self, data: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.extend_from_slice(data);
+        self.lock().feed(data);
     }
 
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let mut reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Reader { scanner, bytes, scanned } = &mut *reader;
-        match scanner.scan(bytes.get(*scanned..).unwrap_or(&[])) {
+        match self.lock().take(1) {
             Err(error) => Err(PyValueError::new_err(error.to_string())),
-            Ok(None) => {
-                *scanned = bytes.len();
-                Ok(py.NotImplemented().into_bound(py))
-            }
-            Ok(Some(n)) => {
-                let rest = bytes.split_off(*scanned + n);
-                let frame = std::mem::replace(bytes, rest);
-                *scanned = 0;
-                value(py, Reply::new(&frame))
-            }
+            Ok(None) => Ok(py.NotImplemented().into_bound(py)),
+            Ok(Some(frame)) => value(py, Reply::new(frame)),
         }
+    }
+
+    fn take<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyAny>> {
+        match self.lock().take(count) {
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+            Ok(None) => Ok(py.NotImplemented().into_bound(py)),
+            Ok(Some(frames)) => Ok(PyBytes::new(py, frames).into_any()),
+        }
+    }
+}
+
+impl ReplyReader {
+    fn lock(&self) -> MutexGuard<'_, Reader> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

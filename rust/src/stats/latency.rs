@@ -35,6 +35,11 @@ impl Latency {
         }
     }
 
+    /// How many there were, and their sum.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.count.get(), self.sum.get())
+    }
+
     /// Count, sum and percentiles, by name.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         const PERCENTILES: [(&str, f64); 5] =

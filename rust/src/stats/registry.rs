@@ -107,7 +107,7 @@ counters! {
         acked_total,
         /// Effects sent.
         sent_total,
-        /// Effects dropped, or of unknown fate.
+        /// Effects dropped because the log was full, or of keys that are not known; a resync heals them.
         lost_total,
         /// Error replies to effects.
         error_total,
@@ -117,6 +117,28 @@ counters! {
         repair_keys,
         /// Keys copied to heal it.
         resync_keys_total,
+        /// Bytes of those copies.
+        resync_bytes_total,
+        /// Keys that the resync in course has looked at.
+        resync_done,
+        /// Keys that it has to look at, about.
+        resync_total,
+        /// Keys that it looked at in the last second.
+        resync_rate,
+        /// Copies that may be in flight now.
+        resync_limit,
+        /// Resyncs by scanning that were begun.
+        resync_runs_total,
+        /// Those of them that look at every key.
+        resync_full_total,
+        /// Keys that were there already when a resync only added: not proven to be equal.
+        unproven_keys,
+        /// Keys that cannot be copied.
+        unrepaired_keys,
+        /// Buckets of keys marked dirty.
+        dirty_buckets,
+        /// The generation of its dirty map.
+        generation,
         /// Restarts of its Redis that were noticed.
         restarts_total,
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::flow::Event;
+use crate::flow::{Action, Event};
 use crate::net::Bound;
 use crate::plan::Plan;
 
@@ -23,6 +23,12 @@ pub enum Order {
     Apply(Arc<Plan>, Vec<Bound>),
     /// Drain, within so many milliseconds.
     Drain(u64),
+    /// What the operator wants of the replicas of a cluster.
+    Resync(String, Action),
+    /// A primary was filled from its mirror, or could not be.
+    Refilled(String, bool),
+    /// Keys that differ between a primary and a mirror, to be copied.
+    Doubt(String, String, Vec<(u16, Vec<u8>)>),
     /// End.
     Stop,
     /// Panic, for a test.

@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::{Engine, Event, Intent, Now, SLICES, SessionId};
-use crate::net::{Bound, Interest, Io, Poller, Ready, Stream, words};
+use crate::flow::{Engine, Event, Intent, Now, REGION_BYTES, SLICES, SessionId};
+use crate::net::{Bound, FileMemory, Interest, Io, Poller, Ready, Stream, boot_id, remove_files, words};
 use crate::plan::Plan;
 use crate::stats::Registry;
 
@@ -85,6 +85,8 @@ impl<'a> Worker<'a> {
             drain: None,
             registry,
         };
+        worker.act();
+        worker.remove_old_maps();
         for socket in bound {
             worker.add_listener(socket)?;
         }
@@ -112,6 +114,7 @@ impl<'a> Worker<'a> {
             self.go_on_draining(now);
         }
         self.engine.abandon();
+        self.engine.close_maps();
         self.write_sessions();
         Ok(())
     }
@@ -187,6 +190,9 @@ impl<'a> Worker<'a> {
                         drain.deadline = drain.deadline.min(now.ms + limit_ms);
                     }
                 }
+                Order::Resync(cluster, action) => self.engine.resync(&cluster, action),
+                Order::Refilled(primary, ok) => self.engine.refilled(&primary, ok),
+                Order::Doubt(primary, mirror, keys) => self.engine.doubt_keys(&primary, &mirror, &keys),
                 Order::Stop => return false,
                 #[expect(clippy::panic, reason = "asked for by the test that a panic ends the process")]
                 Order::Panic => panic!("asked for by debug_panic"),
@@ -206,8 +212,10 @@ impl<'a> Worker<'a> {
                 None => *place = None,
             }
         }
-        self.engine.apply(Arc::clone(&plan));
-        self.plan = plan;
+        self.plan = Arc::clone(&plan);
+        self.engine.apply(plan);
+        self.act(); // dirty maps before the next write
+        self.remove_old_maps();
         for socket in bound {
             let name = socket.listener.clone();
             if let Err(e) = self.add_listener(socket) {
@@ -455,10 +463,31 @@ impl<'a> Worker<'a> {
                             self.close(session);
                         }
                     }
+                    Intent::OpenMap { endpoint, bit, name } => self.open_map(endpoint, bit, name),
                     Intent::Tell(event) => self.mailbox.tell(event),
                 }
             }
         }
+    }
+
+    /// The dirty map of a replica lives in a file, if there is a place for it.
+    fn open_map(&mut self, endpoint: usize, bit: u32, name: u64) {
+        let Some(state_dir) = self.plan.state_dir.as_ref() else { return };
+        let path = state_dir.join(format!("{name:016x}.map"));
+        match FileMemory::open(&path, REGION_BYTES) {
+            Ok(memory) => self.engine.map_opened(endpoint, bit, Box::new(memory), boot_id()),
+            Err(e) => self.engine.map_failed(endpoint, bit, &format!("{}: {}", path.display(), words(&e))),
+        }
+    }
+
+    /// A map that nobody marks must not be believed when its mirror comes back.
+    fn remove_old_maps(&self) {
+        let Some(state_dir) = self.plan.state_dir.as_ref() else { return };
+        let used: Vec<String> = self.engine.map_names().iter().map(|name| format!("{name:016x}")).collect();
+        remove_files(state_dir, |name| {
+            let stem = name.strip_suffix(".map");
+            stem.is_some_and(|stem| stem.len() == 16 && !used.iter().any(|used| used == stem))
+        });
     }
 
     fn connect(&mut self, key: usize, epoch: u32, address: &crate::plan::Address, dead_after_ms: u64) {

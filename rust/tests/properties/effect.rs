@@ -153,7 +153,7 @@ proptest! {
         prop_assert_eq!((commands, rest.len()), (replies, 0));
         let mut effect = Vec::new();
         let reply = value.bytes();
-        match sync_effect(&key, Reply::new(&reply), &mut effect) {
+        match sync_effect(&key, false, Reply::new(&reply), &mut effect) {
             Some(()) => prop_assert_eq!(Sent::new(effect).keys(), vec![key]),
             None => prop_assert!(effect.is_empty()),
         }

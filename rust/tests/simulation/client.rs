@@ -303,6 +303,12 @@ impl Client {
         Ok(())
     }
 
+    /// The proxy was killed: whatever is still on its way, no answer is owed any more.
+    pub fn proxy_died(&mut self) {
+        self.session = None;
+        self.ended_by_proxy = true;
+    }
+
     /// The connection ended. `Err`: it should not have. `cuts`: connections to servers were lost; `small`: the bound on
     /// what waits for a client is small.
     pub fn end(&mut self, cuts: bool, small: bool) -> Result<(), String> {

@@ -225,11 +225,34 @@ impl Redis {
             }
             b"SWAPDB" => {
                 let (a, b): (u16, u16) = (text(key).parse().unwrap(), text(&args[2]).parse().unwrap());
+                if a >= self.databases || b >= self.databases {
+                    return Value::Error("ERR DB index is out of range".into());
+                }
+                if a == b {
+                    return OK;
+                }
                 let (first, second) =
                     (self.dbs.remove(&a).unwrap_or_default(), self.dbs.remove(&b).unwrap_or_default());
                 self.dbs.insert(b, first);
                 self.dbs.insert(a, second);
                 OK
+            }
+            b"FUNCTION" => self.function(args),
+            b"SCAN" => self.scan(db, args),
+            b"PTTL" => {
+                let now = self.now_ms();
+                Value::Integer(match self.item(db, key) {
+                    None => -2,
+                    Some(item) => item.expires.map_or(-1, |at| (at - now) as i64),
+                })
+            }
+            b"TIME" => {
+                let (seconds, us) =
+                    (self.now_ms() / 1_000, self.now_ms() % 1_000 * 1_000 + self.now_us % 1_000);
+                Value::Array([seconds, us].map(|n| Value::Bulk(n.to_string().into_bytes())).to_vec())
+            }
+            b"CONFIG" if args.get(2).is_some_and(|name| name.eq_ignore_ascii_case(b"databases")) => {
+                Value::Map(vec![(b"databases".to_vec(), self.databases.to_string().into_bytes())])
             }
             b"PING" => Value::Status("PONG"),
             _ => Value::Error(format!("ERR unknown command '{}'", text(&args[0]))),

@@ -8,6 +8,8 @@ use redisha_core::command::{Flags, lookup};
 use redisha_core::resp::{Bounds, Request, RequestScanner, Scanned};
 
 use super::data::Keys;
+use super::library::Libraries;
+use super::life::Save;
 use super::rng::Rng;
 use super::tag;
 use super::value::Value;
@@ -26,6 +28,7 @@ pub struct Ran {
 /// One client connection, as the server has it.
 #[derive(Debug)]
 struct Connection {
+    name: Vec<u8>,
     db: u16,
     resp: u8,
     input: Vec<u8>,
@@ -45,6 +48,12 @@ pub struct Redis {
     pub name: &'static str,
     pub dbs: BTreeMap<u16, Keys>,
     pub databases: u16,
+    /// Function libraries.
+    pub libraries: Libraries,
+    /// It knows functions and `PEXPIRETIME`, as Redis does since 7.0.
+    pub is_modern: bool,
+    /// Older copies of its data.
+    pub(super) saves: Vec<Save>,
     /// Numbered commands that ran.
     pub ran: HashMap<u32, Ran>,
     /// Numbers of the messages published here, in order.
@@ -57,10 +66,14 @@ pub struct Redis {
     pub loading_until: u64,
     /// Refuses what needs memory until then.
     pub full_until: u64,
+    /// Refuses to write until then.
+    pub read_only_until: u64,
     /// Commands that are decided or drawn are an error here.
     pub takes_effects_only: bool,
     /// Relative times may come here: there are plans without mirrors, so they are not made absolute.
     pub takes_relative_time: bool,
+    /// What each command was answered, for the trace.
+    pub journal: Option<Vec<String>>,
     connections: BTreeMap<u64, Connection>,
     next_id: u64,
     runs: u64,
@@ -74,14 +87,19 @@ impl Redis {
             name,
             dbs: BTreeMap::new(),
             databases: DATABASES,
+            libraries: Libraries::new(),
+            is_modern: true,
+            saves: Vec::new(),
             ran: HashMap::new(),
             published: Vec::new(),
             paused_until: 0,
             down_until: 0,
             loading_until: 0,
             full_until: 0,
+            read_only_until: 0,
             takes_effects_only: false,
             takes_relative_time: false,
+            journal: None,
             connections: BTreeMap::new(),
             next_id: 1,
             runs: 1,
@@ -99,7 +117,7 @@ impl Redis {
     pub fn accept(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let fresh = Connection { db: 0, resp: 2, input: Vec::new(), transaction: None };
+        let fresh = Connection { name: Vec::new(), db: 0, resp: 2, input: Vec::new(), transaction: None };
         self.connections.insert(id, fresh);
         id
     }
@@ -114,10 +132,15 @@ impl Redis {
         self.connections.remove(&id);
     }
 
-    /// Start anew, with the same data.
-    pub fn restart(&mut self) {
+    /// The process ends, and another one takes its place.
+    pub(super) fn end_connections(&mut self) {
         self.connections.clear();
         self.runs += 1;
+    }
+
+    /// How often it was started.
+    pub(super) fn runs(&self) -> u64 {
+        self.runs
     }
 
     /// Bytes of a client; what it is answered.
@@ -134,7 +157,9 @@ impl Redis {
             match scanner.scan(&input[at..], open) {
                 Scanned::Frame(len) => {
                     let request = scanner.request(&input[at..at + len]);
+                    let db = self.connections.get(&id).map_or(0, |connection| connection.db);
                     let reply = self.command(id, &request);
+                    self.note(id, db, || request.args_from(0).map(<[u8]>::to_vec).collect(), &reply);
                     at += len;
                     let Some(connection) = self.connections.get(&id) else { return out };
                     reply.encode(connection.resp, &mut out);
@@ -154,6 +179,7 @@ impl Redis {
         let name = args[0].to_ascii_uppercase();
         let number = tag::of(request);
         let loading = self.now_us < self.loading_until;
+        let refusal = self.refusal(request);
         let Some(connection) = self.connections.get_mut(&id) else { return Value::Nil };
         if let Some(transaction) = &mut connection.transaction
             && name != b"EXEC"
@@ -161,15 +187,19 @@ impl Redis {
             if transaction.commands.is_empty() && !transaction.failed {
                 transaction.first = number;
             }
-            if self.now_us < self.full_until && needs_memory(&args[0]) {
+            if let Some(refusal) = refusal {
                 transaction.failed = true;
-                return out_of_memory();
+                return refusal;
             }
             transaction.commands.push((args, number));
             return Value::Status("QUEUED");
         }
         match (name.as_slice(), args.get(1).map(Vec::as_slice)) {
-            (b"CLIENT", Some(b"SETNAME")) => return Value::Status("OK"),
+            (b"CLIENT", Some(b"SETNAME")) => {
+                connection.name.clone_from(&args[2]);
+                return Value::Status("OK");
+            }
+            (b"CLIENT", Some(b"LIST")) => return self.client_list(),
             (b"CLIENT", Some(b"ID")) => return Value::Integer(id as i64),
             (b"CLIENT", Some(b"KILL")) => {
                 let victim: u64 = text(&args[3]).parse().unwrap();
@@ -202,11 +232,7 @@ impl Redis {
             };
             return self.exec(id, db, transaction);
         }
-        let reply = if self.now_us < self.full_until && needs_memory(&args[0]) {
-            out_of_memory()
-        } else {
-            self.call(db, &args)
-        };
+        let reply = refusal.unwrap_or_else(|| self.call(db, &args));
         self.remember(number, &reply, db);
         reply
     }
@@ -226,6 +252,7 @@ impl Redis {
             } else {
                 self.call(db, args)
             };
+            self.note(id, db, || [&[b"EXEC:".to_vec()], args.as_slice()].concat(), &reply);
             if *number != transaction.first {
                 self.remember(*number, &reply, db);
             }
@@ -249,32 +276,69 @@ impl Redis {
         }
     }
 
+    fn note(&mut self, id: u64, db: u16, args: impl FnOnce() -> Vec<Vec<u8>>, reply: &Value) {
+        let Some(journal) = &mut self.journal else { return };
+        let shown = |bytes: &[u8]| bytes[..bytes.len().min(500)].escape_ascii().to_string();
+        let words: Vec<String> = args().iter().map(|arg| shown(arg)).collect();
+        journal.push(format!(
+            "{} #{id} db{db}: {} -> {}",
+            self.name,
+            words.join(" "),
+            shown(&reply.bytes(2))
+        ));
+    }
+
     /// What is told of a command that ran. It may do so once.
     fn remember(&mut self, number: Option<u32>, reply: &Value, db: u16) {
         let Some(number) = number.filter(|_| !self.takes_effects_only) else { return };
-        let ran = self.ran.entry(number).or_insert_with(|| Ran { reply: reply.clone(), db, times: 0 });
+        let shown = || Ran { reply: reply.clone().without_markers(), db, times: 0 };
+        let ran = self.ran.entry(number).or_insert_with(shown);
         ran.times += 1;
         assert_eq!(ran.times, 1, "command t{number} ran twice on {}", self.name);
     }
 
+    /// What it answers to a command that it does not run.
+    fn refusal(&self, request: &Request<'_>) -> Option<Value> {
+        let name = request.arg(0);
+        let command = lookup(name).and_then(|command| command.resolve(request).ok());
+        let is = |flag: Flags| command.is_some_and(|command| command.flags.contains(flag));
+        if !self.is_modern && [&b"FUNCTION"[..], b"PEXPIRETIME"].iter().any(|n| n.eq_ignore_ascii_case(name))
+        {
+            return Some(Value::Error(format!("ERR unknown command `{}`", text(name))));
+        }
+        if self.now_us < self.full_until && is(Flags::DENYOOM) {
+            return Some(Value::Error("OOM command not allowed when used memory > 'maxmemory'.".into()));
+        }
+        if self.now_us < self.read_only_until && is(Flags::WRITE) {
+            return Some(Value::Error("READONLY You can't write against a read only replica.".into()));
+        }
+        None
+    }
+
+    fn client_list(&self) -> Value {
+        let mut lines = String::new();
+        for (id, connection) in &self.connections {
+            lines.push_str(&format!(
+                "id={id} addr=10.0.0.9:{id} laddr=10.0.0.1:6379 fd=8 name={} age=0 db={}\n",
+                text(&connection.name),
+                connection.db
+            ));
+        }
+        Value::Bulk(lines.into_bytes())
+    }
+
     fn info(&self, section: &[u8], loading: bool) -> Value {
+        let version = if self.is_modern { "7.0.15" } else { "6.2.14" };
         let text = match section {
             b"server" => {
-                format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{}-{}\r\n", self.name, self.runs)
+                format!("# Server\r\nredis_version:{version}\r\nrun_id:{}-{}\r\n", self.name, self.runs)
             }
+            b"keyspace" => self.keyspace(),
             b"persistence" => format!("loading:{}\r\nloading_loaded_perc:50\r\n", u8::from(loading)),
             _ => "role:master\r\n".to_owned(),
         };
         Value::Bulk(text.into_bytes())
     }
-}
-
-fn needs_memory(name: &[u8]) -> bool {
-    lookup(name).is_some_and(|c| c.flags.contains(Flags::DENYOOM))
-}
-
-fn out_of_memory() -> Value {
-    Value::Error("OOM command not allowed when used memory > 'maxmemory'.".into())
 }
 
 /// Text that the simulation itself made.

@@ -6,7 +6,9 @@ use redisha_core::flow::UNSETTLED;
 use serde_json::Value as Json;
 
 use super::client::Reading;
-use super::data::alive;
+use super::compare::{differences, is_left_alone, libraries_differ};
+use super::death::no_engine_dies;
+use super::life::Comeback;
 use super::plans::{NAMES, Routes};
 use super::redis::DATABASES;
 use super::world::{Options, World};
@@ -25,15 +27,41 @@ pub static FAILED: AtomicBool = AtomicBool::new(false);
 pub struct Outcome {
     pub answered: u64,
     pub ran: u64,
+    /// Effects that were not delivered as such, and healed by copies.
     pub lost: u64,
     pub cuts: u64,
     pub copies: u64,
+    pub deaths: u64,
+    /// Events of these kinds.
+    pub overflows: u64,
+    pub healed: u64,
+    /// Lulls after which a mirror that was said to be in sync was found to be.
+    pub proofs: u64,
+}
+
+impl std::ops::AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.ran += other.ran;
+        self.lost += other.lost;
+        self.cuts += other.cuts;
+        self.copies += other.copies;
+        self.deaths += other.deaths;
+        self.overflows += other.overflows;
+        self.healed += other.healed;
+        self.proofs += other.proofs;
+    }
 }
 
 /// Live through `seed`.
 pub fn live(world: &mut World) -> Outcome {
+    let mut proofs = 0;
     for _ in 0..world.options.steps {
         step(world);
+        let lulls = world.options.lulls;
+        if lulls > 0 && world.rng.one_in(lulls) {
+            proofs += lull(world);
+        }
     }
     calm(world);
     let waits = |w: &World| w.clients.iter().filter(|c| !c.closed && !c.vanished).any(|c| c.waits_for() > 0);
@@ -51,13 +79,68 @@ pub fn live(world: &mut World) -> Outcome {
         }
     }
     until(world, "all to be drained", |w| w.engine.is_drained());
+    until(world, "the mirrors to be equal", |w| replicas(w).iter().all(|r| is_settled(w, r)));
     // Counters and memory are looked after once in a second.
-    let end = world.now + 4_000_000;
+    rest(world, 4_000_000);
+    let mut outcome = account(world);
+    outcome.proofs += proofs;
+    outcome
+}
+
+/// The replicas' statistics.
+fn replicas(world: &World) -> Vec<Json> {
+    let all: Json = serde_json::from_slice(&world.registry.snapshot()).unwrap();
+    all["replicas"].as_array().unwrap().clone()
+}
+
+/// Whether a replica is in the state in which it may stay.
+fn is_settled(world: &World, replica: &Json) -> bool {
+    let Options { foreign, databases, mix, bounds, .. } = world.options;
+    match replica["state"].as_str().unwrap() {
+        "in_sync" => !foreign,
+        "unproven" => foreign,
+        // What it cannot have: databases, or what is larger than what may be held.
+        "diverged" => databases < DATABASES || (mix.large && bounds.max_output < 1 << 20),
+        _ => false,
+    }
+}
+
+/// The number of a replica's mirror.
+fn mirror_of(replica: &Json) -> usize {
+    let name = replica["mirror"].as_str().unwrap();
+    NAMES.iter().position(|n| name.starts_with(n)).unwrap()
+}
+
+/// Time goes by, and nobody asks anything.
+fn rest(world: &mut World, us: u64) {
+    let end = world.now + us;
     while world.now < end {
         let us = if world.is_busy() { 1_000 } else { 20_000 };
         world.pass(us);
     }
-    account(world)
+}
+
+/// Nobody asks anything for a while. What is said to be in sync then, is. Gives how many mirrors were.
+fn lull(world: &mut World) -> u64 {
+    let mut long = 600_000 + world.rng.below(5_000_000);
+    if world.rng.one_in(12) {
+        long = 75_000_000; // generations end by themselves
+    }
+    world.note(format!("a lull of {} ms", long / 1_000));
+    rest(world, long);
+    let now = world.now;
+    let away = world.redises.iter().any(|r| r.paused_until > now || r.down_until > now);
+    if world.is_busy() || away || world.options.reload {
+        return 0;
+    }
+    let mut equal = 0;
+    for replica in replicas(world) {
+        if replica["state"] == "in_sync" && replica["lag"] == 0 {
+            expect_equal(world, mirror_of(&replica), "in a lull, said to be in sync");
+            equal += 1;
+        }
+    }
+    equal
 }
 
 fn step(world: &mut World) {
@@ -88,6 +171,20 @@ fn step(world: &mut World) {
     }
     if options.chaos {
         trouble(world);
+    }
+    if options.comebacks > 0 && world.rng.one_in(options.comebacks) {
+        let mirror = 1 + world.rng.index(2);
+        let comeback = world.rng.pick(&[Comeback::Whole, Comeback::Empty, Comeback::Older, Comeback::Older]);
+        let down = world.rng.pick(&[1, 60_000, 600_000]);
+        let down = world.rng.below(down);
+        world.restart(mirror, comeback, down);
+    }
+    if options.comebacks > 0 && world.rng.one_in(60) {
+        let index = 1 + world.rng.index(2);
+        world.redises[index].save();
+    }
+    if options.deaths > 0 && world.rng.one_in(options.deaths) {
+        world.dying = Some(world.rng.below(30) as u32);
     }
     if options.reload && world.rng.one_in(60) {
         let routes =
@@ -121,11 +218,15 @@ fn trouble(world: &mut World) {
         }
         9 => {
             let down = world.rng.below(60_000);
-            world.restart(which, down);
+            world.restart(which, Comeback::Whole, down);
         }
         10 => {
             world.redises[which].full_until = soon(world, 50_000);
             world.note(format!("{} is full", NAMES[which]));
+        }
+        11 if world.options.comebacks > 0 && world.rng.one_in(2) => {
+            world.redises[which].read_only_until = soon(world, 100_000);
+            world.note(format!("{} is read-only", NAMES[which]));
         }
         11 => world.refused_until[which] = soon(world, 100_000),
         12 => {
@@ -143,12 +244,14 @@ fn trouble(world: &mut World) {
 fn calm(world: &mut World) {
     world.note("calm".into());
     world.options.chaos = false;
+    world.dying = None;
     world.refused_until = [0; 3];
     for redis in &mut world.redises {
         redis.paused_until = 0;
         redis.down_until = 0;
         redis.loading_until = 0;
         redis.full_until = 0;
+        redis.read_only_until = 0;
     }
     for index in 0..world.clients.len() {
         let client = &world.clients[index];
@@ -196,14 +299,20 @@ fn account(world: &mut World) -> Outcome {
             "t{number} was said not to be sent, and ran"
         );
     }
+    let told = |kind: &str| world.told.get(kind).copied().unwrap_or(0);
     let outcome = Outcome {
         answered: world.answered,
         ran: world.redises[0].ran.len() as u64,
         lost: sum("replicas", "lost_total"),
         cuts: world.cuts,
         copies: sum("replicas", "resync_keys_total"),
+        deaths: world.crashes,
+        overflows: told("overflow"),
+        healed: told("healed"),
+        proofs: 0,
     };
     // A run that fails in another thread drops its tickets while it unwinds.
+    let _alone = no_engine_dies();
     let failed = FAILED.load(Ordering::Relaxed);
     assert!(failed || UNSETTLED.load(Ordering::Relaxed) == 0, "tickets were dropped unsettled");
     for name in ["downstream_cx_active", "downstream_rq_active"] {
@@ -215,65 +324,36 @@ fn account(world: &mut World) -> Outcome {
     let memory = statistics["worker"]["memory_bytes"].as_u64().unwrap();
     assert!(memory <= KEPT, "{memory} bytes were not given back");
     assert_eq!((sum("logs", "entries"), sum("logs", "bytes")), (0, 0), "the log was not given back");
-    let Options { mix, bounds, reload, .. } = world.options;
+    let Options { mix, bounds, reload, deaths, comebacks, .. } = world.options;
     let all_fits = bounds.log_bytes > 1 << 20 && (!mix.large || bounds.max_output > 1 << 20);
-    if !mix.keys_unknown && !reload && all_fits {
-        assert_eq!(outcome.lost, 0, "effects were lost: {}", statistics["replicas"]);
+    if !mix.keys_unknown && !reload && all_fits && deaths + comebacks == 0 {
+        assert_eq!(outcome.lost, 0, "effects were dropped: {}", statistics["replicas"]);
     }
-    if outcome.lost == 0 && !world.options.reload {
-        compare(world);
+    for replica in replicas(world) {
+        let mirror = mirror_of(&replica);
+        assert!(is_settled(world, &replica), "{replica}");
+        if world.options.foreign {
+            is_left_alone(world, mirror).unwrap_or_else(|why| panic!("{}: {why}", NAMES[mirror]));
+        } else {
+            expect_equal(world, mirror, "at the end");
+        }
+        let mut heard = std::collections::BTreeSet::new();
+        let published = &world.redises[mirror].published;
+        assert!(published.iter().all(|m| heard.insert(m)), "{} heard a message twice", NAMES[mirror]);
     }
     outcome
 }
 
-/// Each mirror holds what the primary holds of its keys, and heard each message once at most.
-fn compare(world: &World) {
-    let [primary, mirrors @ ..] = world.redises.as_slice() else { return };
-    let now = primary_time(world);
-    let wanted: Vec<(usize, fn(&[u8]) -> bool)> = match world.options.routes {
-        Routes::All(n) => (0..n).map(|i| (i, (|_: &[u8]| true) as fn(&[u8]) -> bool)).collect(),
-        Routes::Split => vec![(0, |key| key.starts_with(b"l")), (1, |key| !key.starts_with(b"l"))],
-    };
-    for (index, takes) in wanted {
-        let mirror = &mirrors[index];
-        for db in 0..DATABASES {
-            let of = |redis: &super::redis::Redis| {
-                let keys = redis.dbs.get(&db).cloned().unwrap_or_default();
-                let mut lines: Vec<String> = Vec::new();
-                for (key, item) in alive(&keys, now) {
-                    if takes(key) {
-                        let mut shown = format!("{:?}", item.data);
-                        shown.truncate(300);
-                        lines.push(format!(
-                            "{} = {shown} {:?} {}",
-                            key.escape_ascii(),
-                            item.expires,
-                            item.data.dump().len()
-                        ));
-                    }
-                }
-                lines
-            };
-            let (ours, theirs) = (of(primary), of(mirror));
-            let missing: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
-            let foreign: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
-            assert!(
-                missing.is_empty() && foreign.is_empty(),
-                "{} differs in database {db}: lacks {missing:#?}, has {foreign:#?}",
-                mirror.name
-            );
-        }
-        let mut heard = std::collections::BTreeSet::new();
-        assert!(
-            mirror.published.iter().all(|m| heard.insert(m.clone())),
-            "{} heard a message twice",
-            mirror.name
-        );
+/// Each mirror holds what the primary holds of its keys, but for what cannot be copied to it.
+fn expect_equal(world: &World, mirror: usize, when: &str) {
+    let Options { databases, mix, bounds, .. } = world.options;
+    let most = if mix.large && bounds.max_output < 1 << 20 { 30_000 } else { usize::MAX };
+    let mut found = differences(world, mirror, |db, _| db < databases);
+    found.retain(|difference| difference.size < most);
+    assert!(found.is_empty(), "{}, {when}, differs from the primary: {found:#?}", NAMES[mirror]);
+    if let Some(libraries) = libraries_differ(world, mirror) {
+        panic!("{}, {when}, has other {libraries}", NAMES[mirror]);
     }
-}
-
-fn primary_time(world: &World) -> u64 {
-    super::tag::EPOCH_MS + world.now / 1_000
 }
 
 /// Options in which everything happens but the loss of effects.
@@ -294,12 +374,25 @@ pub fn usual(seed: u64) -> Options {
             op_timeout_ms: 120,
             reads: seed.is_multiple_of(5),
         },
-        mix: Mix { keys_unknown: false, large: seed.is_multiple_of(2), expiring: false },
+        mix: Mix {
+            keys_unknown: false,
+            large: seed.is_multiple_of(2),
+            expiring: false,
+            moves: false,
+            functions: false,
+            population: 0,
+        },
         chaos: seed % 8 != 7,
         rude: seed % 16 != 15,
         reload: false,
         calmness: [700, 300, 1_500][(seed / 3 % 3) as usize],
         databases: DATABASES,
+        comebacks: 0,
+        deaths: 0,
+        lulls: 0,
+        population: 0,
+        foreign: false,
+        modern: [true; 3],
         steps: 700,
         clients: 5,
     }

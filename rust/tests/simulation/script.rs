@@ -12,6 +12,12 @@ pub struct Mix {
     pub large: bool,
     /// Effects that build on values which expire soon.
     pub expiring: bool,
+    /// Many keys are renamed, copied, and moved between databases.
+    pub moves: bool,
+    /// Function libraries.
+    pub functions: bool,
+    /// Keys of the population that are named too.
+    pub population: u32,
 }
 
 /// One command.
@@ -31,8 +37,16 @@ const SETS: &[&str] = &["e0", "e1"];
 const HASHES: &[&str] = &["h0", "h1"];
 const ANY: &[&str] = &["s0", "s1", "s2", "n0", "l0", "l1", "l2", "e0", "e1", "h0", "h1", "big"];
 
+/// A `~` is a space within a word.
 fn words(line: &str) -> Vec<Vec<u8>> {
-    line.split(' ').map(|w| w.as_bytes().to_vec()).collect()
+    line.split(' ').map(|w| w.replace('~', " ").into_bytes()).collect()
+}
+
+fn any_key(rng: &mut Rng, mix: &Mix) -> String {
+    if mix.population > 0 && rng.one_in(3) {
+        return super::population::name(rng.below(u64::from(mix.population)) as u32);
+    }
+    rng.pick(ANY).to_owned()
 }
 
 /// Draw one command for `number`.
@@ -41,7 +55,8 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
     let text = String::from_utf8_lossy(&value).into_owned();
     let far = tag::far(number);
     let mut large = false;
-    let (s, any, other) = (rng.pick(TEXTS), rng.pick(ANY), rng.pick(ANY));
+    let s = rng.pick(TEXTS);
+    let (any, other) = (any_key(rng, mix), any_key(rng, mix));
     let (list, set, hash, short) = (rng.pick(LISTS), rng.pick(SETS), rng.pick(HASHES), rng.pick(SHORT_LIVED));
     let field = rng.pick(&["f0", "f1", "f2"]);
     let by = rng.below(10);
@@ -100,6 +115,29 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
             .pick(&["GET big", "GET big", "GETDEL big", "SET", "APPEND", "SET x GET", "LPUSH", "LPOP lbig"])
             .to_owned();
         large = line != "SET" && line != "APPEND" && line != "LPUSH";
+    }
+    if mix.moves && rng.one_in(4) {
+        let to = rng.below(4);
+        line = match rng.below(12) {
+            0..=1 => format!("RENAME {any} {other}"),
+            2 => format!("RENAMENX {any} {other}"),
+            3..=4 => format!("COPY {any} {other} REPLACE"),
+            5..=6 => format!("COPY {any} {other} DB {db} REPLACE"),
+            7..=8 => format!("MOVE {any} {db}"),
+            9 => format!("RPOPLPUSH {list} {}", rng.pick(LISTS)),
+            10 if rng.one_in(12) => rng.pick(&["FLUSHDB SYNC", "FLUSHDB ASYNC", "FLUSHALL SYNC"]).to_owned(),
+            _ => format!("SWAPDB {db} {to}"),
+        };
+    }
+    if mix.functions && rng.one_in(40) {
+        let n = rng.below(3);
+        line = rng.pick(&["LOAD", "LOAD", "DELETE", "LIST", "LIST WITHCODE", "FLUSH"]).to_owned();
+        line = match line.as_str() {
+            "LOAD" => format!("FUNCTION LOAD REPLACE #!lua~name=lib{n}\nreturn~{number}"),
+            "DELETE" => format!("FUNCTION DELETE lib{n}"),
+            "FLUSH" if !rng.one_in(3) => "FUNCTION LIST LIBRARYNAME lib*".to_owned(),
+            other => format!("FUNCTION {other}"),
+        };
     }
     if mix.expiring && rng.one_in(6) {
         line = format!("{} {by}", rng.pick(&["INCRBY v0", "APPEND v1", "LPUSH v0"]));

@@ -12,19 +12,38 @@ use super::world::{Link, UpstreamSocket, World, say};
 
 impl World {
     pub(super) fn turn(&mut self) {
+        if self.run_turn().is_none() {
+            self.crash_engine();
+        }
+    }
+
+    /// `None`: the sidecar died in the middle of it.
+    fn run_turn(&mut self) -> Option<()> {
         let now = self.time();
         self.engine.set_now(now);
         self.take_events();
         let keys: Vec<usize> = self.sockets.keys().copied().collect();
         for key in keys {
+            self.live_on()?;
             self.read_upstream(key);
         }
+        self.live_on()?;
         self.read_sessions();
+        self.live_on()?;
         self.engine.tick(now);
         self.engine.pump();
-        self.write_upstreams();
+        self.live_on()?;
+        self.write_upstreams()?;
+        self.live_on()?;
         self.write_sessions();
+        self.live_on()?;
         self.act();
+        self.live_on()
+    }
+
+    /// `None`: the sidecar dies here.
+    fn live_on(&mut self) -> Option<()> {
+        (!self.dies()).then_some(())
     }
 
     fn take_events(&mut self) {
@@ -128,16 +147,18 @@ impl World {
         }
     }
 
-    fn write_upstreams(&mut self) {
+    fn write_upstreams(&mut self) -> Option<()> {
         let mut dirty = std::mem::take(&mut self.dirty_upstreams);
         for key in dirty.drain(..) {
             self.write_upstream(key);
         }
         self.engine.take_dirty_upstreams(&mut dirty);
         for key in dirty.drain(..) {
+            self.live_on()?;
             self.write_upstream(key);
         }
         self.dirty_upstreams = dirty;
+        Some(())
     }
 
     fn write_upstream(&mut self, key: usize) {
@@ -225,7 +246,20 @@ impl World {
                             self.close(session);
                         }
                     }
-                    Intent::Tell(event) => say!(self, "told: {event:?}"),
+                    Intent::OpenMap { endpoint, bit, name } => {
+                        if self.shelf.blind && self.rng.one_in(2) {
+                            say!(self, "the map {name:016x} cannot be opened");
+                            self.engine.map_failed(endpoint, bit, "no space left on device");
+                        } else {
+                            say!(self, "the map {name:016x} is opened");
+                            let region = self.shelf.open(name);
+                            self.engine.map_opened(endpoint, bit, region, self.shelf.boot);
+                        }
+                    }
+                    Intent::Tell(event) => {
+                        *self.told.entry(event.kind).or_default() += 1;
+                        say!(self, "told: {event:?}");
+                    }
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 use redisha_core::resp::encode;
 
+use super::library::is_marker;
+
 /// A reply of the shadow Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -14,6 +16,8 @@ pub enum Value {
     Array(Vec<Self>),
     Set(Vec<Vec<u8>>),
     Map(Vec<(Vec<u8>, Vec<u8>)>),
+    /// A map of words to anything, as `FUNCTION LIST` gives it.
+    Fields(Vec<(&'static str, Self)>),
 }
 
 impl Value {
@@ -46,7 +50,27 @@ impl Value {
                     encode::bulk(out, v);
                 }
             }
+            Self::Fields(fields) => {
+                encode::map(out, fields.len(), resp3);
+                for (name, value) in fields {
+                    encode::bulk(out, name.as_bytes());
+                    value.encode(resp, out);
+                }
+            }
         }
+    }
+
+    /// What a client may see of it: redisha's own libraries are hidden.
+    pub fn without_markers(self) -> Self {
+        let Self::Array(elements) = self else { return self };
+        let shown = elements.into_iter().filter(|e| !e.is_marker()).map(Self::without_markers);
+        Self::Array(shown.collect())
+    }
+
+    fn is_marker(&self) -> bool {
+        let Self::Fields(fields) = self else { return false };
+        let name = fields.iter().find(|(field, _)| *field == "library_name").map(|(_, name)| name);
+        matches!(name, Some(Self::Bulk(name)) if is_marker(name))
     }
 
     /// The same, by itself.

@@ -10,15 +10,18 @@ use redisha_core::flow::{Engine, Now, SessionId};
 use redisha_core::stats::Registry;
 
 use super::client::{Client, Reading};
+use super::life::{Comeback, Save};
+use super::maps::Shelf;
 use super::pipe::Pipe;
 use super::plans::{Bounds, NAMES, Routes, plan};
+use super::population;
 use super::redis::Redis;
 use super::rng::Rng;
 use super::script::Mix;
 use super::tag;
 
 /// Lines of the trace that are kept.
-const TRACE: usize = 40_000;
+const TRACE: usize = 200_000;
 
 /// How one run is set up.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,18 @@ pub struct Options {
     pub calmness: u64,
     /// Databases of the mirrors.
     pub databases: u16,
+    /// A mirror restarts once in so many steps, with all its data, with older data or with none; 0: never.
+    pub comebacks: u64,
+    /// The sidecar dies once in so many steps; 0: never.
+    pub deaths: u64,
+    /// Nobody asks anything for some seconds, once in so many steps; 0: never.
+    pub lulls: u64,
+    /// Keys that the primary has from the beginning.
+    pub population: u32,
+    /// The mirrors have data of their own from the beginning.
+    pub foreign: bool,
+    /// Whether each Redis knows functions.
+    pub modern: [bool; 3],
     pub steps: u32,
     pub clients: usize,
 }
@@ -76,14 +91,26 @@ pub struct World {
     pub now: u64,
     pub rng: Rng,
     pub engine: Engine,
+    /// What the engine keeps beyond its life.
+    pub shelf: Shelf,
+    /// The plan's routes.
+    pub routes: Routes,
     pub registry: Arc<Registry>,
     pub redises: Vec<Redis>,
+    /// What each of them had in the beginning.
+    pub at_start: Vec<Save>,
     pub links: BTreeMap<u64, Link>,
     pub clients: Vec<Client>,
     pub options: Options,
     pub trace: Option<VecDeque<String>>,
     /// Connections cut so far.
     pub cuts: u64,
+    /// Sidecars that died.
+    pub crashes: u64,
+    /// The sidecar dies after so many steps of its turn.
+    pub dying: Option<u32>,
+    /// How often each kind of event was told.
+    pub told: BTreeMap<&'static str, u64>,
     pub numbers: u32,
     /// All clients' [`Client::never`] that are gone.
     pub never: Vec<u32>,
@@ -124,22 +151,33 @@ impl World {
         let engine =
             Engine::new(plan, Arc::clone(&registry), Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS }, seed);
         let mut redises: Vec<Redis> = NAMES.iter().map(|name| Redis::new(name, rng.fork())).collect();
+        for (redis, modern) in redises.iter_mut().zip(options.modern) {
+            redis.is_modern = modern;
+            redis.journal = traced.then(Vec::new);
+        }
         for mirror in &mut redises[1..] {
             mirror.takes_effects_only = true;
             mirror.databases = options.databases;
         }
         redises[0].takes_relative_time = options.reload;
+        population::settle(&mut redises, &options, &mut rng);
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
         Self {
             now: 1_000,
             engine,
+            shelf: Shelf::default(),
+            routes: options.routes,
             registry,
+            at_start: redises.iter().map(Redis::data).collect(),
             redises,
             links: BTreeMap::new(),
             clients: Vec::new(),
             options,
             trace: traced.then(VecDeque::new),
             cuts: 0,
+            crashes: 0,
+            dying: None,
+            told: BTreeMap::new(),
             numbers: 0,
             never: Vec::new(),
             answered: 0,
@@ -227,16 +265,7 @@ impl World {
                 let bytes = link.up.receive(now, most);
                 let out = redis.receive(link.connection, &bytes, now);
                 link.down.send(now, &out, &mut self.rng);
-                if self.trace.is_some() && !bytes.is_empty() {
-                    let shown = |b: &[u8]| b[..b.len().min(240)].escape_ascii().to_string();
-                    notes.push(format!(
-                        "{} #{}: {} -> {}",
-                        redis.name,
-                        link.connection,
-                        shown(&bytes),
-                        shown(&out)
-                    ));
-                }
+                notes.extend(redis.journal.iter_mut().flat_map(std::mem::take));
                 if link.up.at_end(now) {
                     redis.hang_up(link.connection);
                 }
@@ -304,6 +333,7 @@ impl World {
     /// Another plan is in force.
     pub fn reload(&mut self, routes: Routes) {
         self.generation += 1;
+        self.routes = routes;
         say!(self, "plan {} has {routes:?}", self.generation);
         self.engine.apply(plan(routes, &self.options.bounds, self.generation));
     }
@@ -331,12 +361,12 @@ impl World {
         self.note(line);
     }
 
-    /// A Redis ends and comes back, with its data.
-    pub fn restart(&mut self, redis: usize, down_us: u64) {
+    /// A Redis ends and comes back.
+    pub fn restart(&mut self, redis: usize, comeback: Comeback, down_us: u64) {
         self.cuts += 1;
-        self.note(format!("{} restarts", NAMES[redis]));
+        self.note(format!("{} restarts ({comeback:?})", NAMES[redis]));
         let now = self.now;
-        self.redises[redis].restart();
+        self.redises[redis].restart(comeback);
         self.redises[redis].down_until = now + down_us;
         self.redises[redis].loading_until = now + down_us + self.rng.below(20_000);
     }

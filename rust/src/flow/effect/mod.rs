@@ -13,6 +13,7 @@
 
 mod choose;
 mod expire;
+mod logical;
 mod plain;
 mod restore;
 mod set;
@@ -21,7 +22,8 @@ mod sync;
 #[cfg(test)]
 mod testing;
 
-pub use sync::{sync_commands, sync_effect};
+pub use logical::{ELEMENTS_PER_COMMAND, Found, Kind, Logical, logical_commands, logical_effect};
+pub use sync::{functions_effect, sync_commands, sync_effect};
 
 use crate::command::{Command, EffectClass, keys};
 use crate::resp::{Reply, Request};

@@ -22,11 +22,16 @@ pub fn sync_commands(version_has_pexpiretime: bool, key: &[u8], out: &mut Vec<u8
 
 /// Turns the reply of that `EXEC` into `RESTORE key ttl payload REPLACE ABSTTL`, or `DEL key` if there is none. `None`,
 /// and nothing written, if the reply is not one of a read that succeeded.
-pub fn sync_effect(key: &[u8], exec_reply: Reply<'_>, out: &mut Vec<u8>) -> Option<()> {
+///
+/// `gentle`: what a replica has is left alone. There `RESTORE` comes without `REPLACE`, and nothing is written for a key
+/// that is not there.
+pub fn sync_effect(key: &[u8], gentle: bool, exec_reply: Reply<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut results = exec_reply.elements();
     let (expiry, dump, time) = (results.next()?.integer()?, results.next()?, results.next());
     if dump.is_nil() {
-        encode::command(out, &[b"DEL", key]);
+        if !gentle {
+            encode::command(out, &[b"DEL", key]);
+        }
         return Some(());
     }
     let payload = dump.text()?;
@@ -39,8 +44,48 @@ pub fn sync_effect(key: &[u8], exec_reply: Reply<'_>, out: &mut Vec<u8>) -> Opti
     };
     let mut digits = itoa::Buffer::new();
     let at = digits.format(at).as_bytes();
-    encode::command(out, &[b"RESTORE", key, at, payload, b"REPLACE", b"ABSTTL"]);
+    if gentle {
+        encode::command(out, &[b"RESTORE", key, at, payload, b"ABSTTL"]);
+    } else {
+        encode::command(out, &[b"RESTORE", key, at, payload, b"REPLACE", b"ABSTTL"]);
+    }
     Some(())
+}
+
+/// Turns the reply of `FUNCTION LIST WITHCODE` into the commands that make the same libraries elsewhere, and returns how
+/// many replies they give. `marker`: a command that writes the replica's own marker, which is a library too. `gentle`:
+/// libraries are added, none is replaced.
+pub fn functions_effect(list: Reply<'_>, gentle: bool, marker: Option<&[u8]>, out: &mut Vec<u8>) -> u32 {
+    let mut replies = 2;
+    encode::command(out, &["MULTI"]);
+    // Without a marker to put in its place, none is taken away.
+    let flush = !gentle && marker.is_some();
+    if flush {
+        encode::command(out, &["FUNCTION", "FLUSH"]);
+        replies += 1;
+    }
+    for library in list.elements() {
+        let field = |name: &[u8]| {
+            let mut fields = library.elements().skip_while(|f| f.text() != Some(name));
+            fields.next();
+            fields.next().and_then(Reply::text)
+        };
+        let ours = field(b"library_name").is_none_or(|name| name.starts_with(b"redisha_"));
+        if let Some(code) = field(b"library_code").filter(|_| !ours) {
+            if gentle {
+                encode::command(out, &[&b"FUNCTION"[..], b"LOAD", code]);
+            } else {
+                encode::command(out, &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", code]);
+            }
+            replies += 1;
+        }
+    }
+    if let Some(marker) = marker.filter(|_| flush) {
+        out.extend_from_slice(marker);
+        replies += 1;
+    }
+    encode::command(out, &["EXEC"]);
+    replies
 }
 
 /// The reply of `TIME`, seconds and microseconds, in milliseconds.
@@ -57,7 +102,7 @@ mod tests {
 
     fn effect(reply: &str) -> Option<String> {
         let mut out = Vec::new();
-        sync_effect(b"k", Reply::new(reply.as_bytes()), &mut out).map(|()| Owned::parse(&out).line())
+        sync_effect(b"k", false, Reply::new(reply.as_bytes()), &mut out).map(|()| Owned::parse(&out).line())
     }
 
     #[test]
