@@ -5,6 +5,7 @@ The dataclasses are the plan's JSON, field by field; the data plane refuses ever
 
 import ipaddress
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -109,10 +110,11 @@ class PlanCluster:
 class Plan:
     """What the data plane does, whole. Each plan replaces the one before.
 
-    ``state_dir`` is the folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
+    ``host`` is the machine's name, by which the data plane knows its own markers again. ``state_dir`` is the folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
     """
 
     generation: int
+    host: str
     state_dir: str | None
     limits: Limits
     listeners: tuple[PlanListener, ...]
@@ -157,6 +159,7 @@ def compile_plan(
     """
     return Plan(
         generation=generation,
+        host=socket.gethostname(),
         state_dir=state_dir,
         limits=_limits(config.limits, config.resync),
         listeners=tuple(_listener(listener) for listener in config.listeners),

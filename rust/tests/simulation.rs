@@ -25,6 +25,8 @@
     reason = "a test that panics has found something"
 )]
 
+#[path = "simulation/care.rs"]
+mod care;
 #[path = "simulation/client.rs"]
 mod client;
 #[path = "simulation/commands.rs"]
@@ -167,6 +169,7 @@ fn mirrors_come_back() {
         let mut options = comebacks(seed);
         options.mix.functions = seed % 4 == 2;
         options.mix.keys_unknown = seed % 7 == 3;
+        options.orders = if seed % 5 == 3 { 60 } else { 0 };
         options.modern = [seed % 9 != 4, seed % 6 != 1, true];
         options
     });
@@ -188,6 +191,19 @@ fn the_sidecar_dies() {
     if environment("SEED").is_none() {
         assert!(total.deaths > 0 && total.proofs > 0, "{total:?}");
     }
+}
+
+/// The primary restarts with older data or with none, under load: it is filled from its mirror, or the operator takes it
+/// as it is.
+#[test]
+fn the_primary_loses_data() {
+    explore("the_primary_loses_data", 60, |seed| {
+        let mut options = comebacks(seed);
+        options.losses = [60, 150][(seed % 2) as usize];
+        options.comebacks = if seed % 3 == 1 { 300 } else { 0 };
+        options.deaths = if seed % 5 == 2 { 200 } else { 0 };
+        options
+    });
 }
 
 /// Keys are renamed, copied and moved, databases swapped and emptied, while mirrors are repaired.

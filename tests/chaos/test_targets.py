@@ -10,6 +10,7 @@ import pytest
 
 from support.crowd import Crowd
 from support.equality import assert_same, contents
+from support.ports import free_port
 from support.redis_server import RedisServer
 from support.stage import AOF, Replica, Stage, config, is_whole, restarted
 
@@ -62,7 +63,7 @@ def _says_replica(now: Replica) -> bool:
 
 def test_mirror_is_a_cluster_node(stage) -> None:
     """A node of a Redis Cluster takes only some keys and one database: shown, with the reason."""
-    scene = stage(mirror={"cluster_enabled": "yes"}, ready=False)
+    scene = stage(mirror={"cluster_enabled": "yes", "cluster_port": str(free_port())}, ready=False)
     now = scene.until(lambda now: now["state"] not in ("in_sync", "connecting") and now["reason"] != "", "it is shown")
     assert "cluster" in now["reason"].lower()
     with scene.proxy.conn() as conn:

@@ -160,6 +160,7 @@ impl Engine {
                 let bounds = (limits.resync_keys_per_s, limits.resync_bytes_per_s);
                 let full = !sequencer.pace.allows(sequencer.copying, bounds) || sequencer.log.held() > room;
                 let proven = sequencer.proof == Proof::Proven;
+                let set = sequencer.set;
                 let Some(replica) = sequencer.replica(bit) else { break };
                 if full
                     || !proven
@@ -186,7 +187,12 @@ impl Engine {
                         continue;
                     }
                 }
-                let gentle = replica.repair.is_gentle(&key) || (key.0 == FUNCTIONS && !replica.sole);
+                // Libraries of others, and their markers, stay.
+                let others = |u: &Upstream| {
+                    u.identity.as_ref().is_some_and(|i| i.markers.iter().any(|m| m.set != set))
+                };
+                let shared = !replica.sole || self.upstreams.get(replica.upstream).is_some_and(others);
+                let gentle = replica.repair.is_gentle(&key) || (key.0 == FUNCTIONS && shared);
                 let form = match (gentle, replica.logical) {
                     (true, _) => Form::Gentle,
                     (false, true) => Form::Commands(effect::Kind::String), // the reply tells which it is

@@ -28,6 +28,8 @@ pub struct Identity {
     pub markers: Vec<Marker>,
     /// Where markers are on it.
     pub place: Place,
+    /// It keeps an append-only file: after a restart it has what it had.
+    pub aof: bool,
     /// It has no key, but for the markers.
     pub empty: bool,
 }
@@ -205,6 +207,7 @@ impl Handshake {
                 let done = field(&text, "loading_loaded_perc").unwrap_or("?");
                 return Progress::Refused(format!("it is loading its data set ({done} % done)"));
             }
+            Step::Persistence => self.identity.aof = field(&text, "aof_enabled") != Some("0"),
             Step::Replication if field(&text, "role") == Some("slave") => {
                 return Progress::Refused(
                     "it is a replica (REPLICAOF); a standalone Redis is needed".to_owned(),
@@ -316,6 +319,7 @@ mod tests {
                 version: "7.0.15".into(),
                 commands: 240,
                 max_bulk: 1 << 29,
+                aof: true,
                 ..Identity::default()
             }
         );

@@ -39,6 +39,17 @@ pub struct Marker {
     pub sole: bool,
 }
 
+/// Whose markers are not foreign.
+#[derive(Clone, Debug, Default)]
+pub struct Owner {
+    /// The identity of the primary's data.
+    pub set: u64,
+    /// A hash of the machine's and the primary's names.
+    pub of: u64,
+    /// The data of all primaries of this sidecar: one Redis may be the mirror of several, each with its own keys.
+    pub sets: Vec<u64>,
+}
+
 /// How markers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
@@ -50,9 +61,10 @@ pub enum Place {
 }
 
 impl Marker {
-    /// Whether it says that somebody else than the sidecar of the primary `of`, with the data `set`, writes here.
-    pub fn is_foreign(&self, set: u64, of: u64) -> bool {
-        self.set != set && !(self.part == Part::Mirror && self.of == of)
+    /// Whether it says that somebody else than this sidecar writes here.
+    pub fn is_foreign(&self, owner: &Owner) -> bool {
+        let former = self.part == Part::Mirror && self.of == owner.of;
+        !former && !owner.sets.contains(&self.set)
     }
 
     fn line(&self) -> String {

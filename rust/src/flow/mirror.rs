@@ -225,8 +225,8 @@ fn settle_copy(
         && failed
         && let Some(key) = keys.as_ref().and_then(|keys| keys.first())
         && match entry.kind {
-            // A library of that name is there already.
-            Kind::Functions => !replica.sole,
+            // A copy that takes no library away may find one of that name there.
+            Kind::Functions => !bytes.windows(5).any(|word| word == b"FLUSH"),
             _ => replica.repair.is_gentle(key) && reply.starts_with(b"-BUSYKEY"),
         }
     {

@@ -26,14 +26,18 @@ mod copy;
 mod dirty;
 pub mod effect;
 mod forward;
+mod generation;
 mod handshake;
 mod ingress;
+mod judge;
 mod keys;
 mod local;
 mod log;
+mod maps;
 mod mark;
 mod marker;
 mod mirror;
+mod orders;
 mod outgoing;
 mod pace;
 mod place;
@@ -67,8 +71,8 @@ use session::Session;
 use upstream::Upstream;
 
 pub use dirty::{REGION_BYTES, Region};
+pub use orders::Action;
 pub use outgoing::SLICES;
-pub use proof::Action;
 pub use session::Ending;
 pub use ticket::{SessionId, UNSETTLED};
 

@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 use crate::command::{Command, KeysResult, keys};
 use crate::resp::{Request, encode};
 
-use super::{Engine, Target};
+use super::{Engine, Listener, Target};
+use crate::plan::Plan;
 
 /// A key of a command and where it goes.
 #[derive(Clone, Copy, Debug)]
@@ -201,6 +202,37 @@ impl Target {
             mixed: false,
         }
     }
+}
+
+/// Whether the writes of a key, as `primary` has it, go to its replica `bit`.
+pub(super) fn is_mirrored(plan: &Plan, listeners: &[Listener], primary: usize, bit: u32, key: &[u8]) -> bool {
+    plan.listeners.iter().zip(listeners).any(|(listener, targets)| {
+        listener.routes.routes().iter().zip(&targets.routes).enumerate().any(|(i, (route, targets))| {
+            let Some(at) = targets.by_endpoint.iter().position(|t| t.endpoint == primary) else {
+                return false;
+            };
+            let target = &targets.by_endpoint[at];
+            if target.writes & (1 << bit) == 0 {
+                return false;
+            }
+            let selected = if listener.routes.is_single() {
+                Some(i)
+            } else if route.remove_prefix {
+                listener.routes.select(&[&route.prefix, key].concat())
+            } else {
+                listener.routes.select(key)
+            };
+            let ring = |cluster: usize, one: usize| {
+                plan.clusters
+                    .get(cluster)
+                    .is_none_or(|c| c.endpoints.len() == 1 || c.ring.pick(key) == Some(one))
+            };
+            let spread = target.spread.iter().all(|(cluster, bits)| {
+                bits.iter().position(|b| *b == bit).is_none_or(|one| ring(*cluster, one))
+            });
+            selected == Some(i) && ring(targets.cluster, at) && spread
+        })
+    })
 }
 
 fn no_endpoint(cluster: &str) -> String {

@@ -5,15 +5,13 @@
 //! writes touch meanwhile are copied as well, see `mirror::spread_doubt`. So the scan may miss what comes and goes.
 
 use super::dirty::Scope;
-use super::marker::{Marker, Part};
+use super::marker::{Marker, Owner, Part};
 
 /// What is known of a mirror's Redis that does not simply go on where the log was.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// The identity of the primary's data.
-    pub set: u64,
-    /// The hash of the primary's name.
-    pub of: u64,
+    /// Whose mirror it is.
+    pub owner: &'a Owner,
     /// The markers on it.
     pub markers: &'a [Marker],
     /// It is the process that the map tells of: since when the map does, and whether it was this sidecar's alone.
@@ -49,14 +47,18 @@ pub enum Way {
 /// The rules of which resync, in one place.
 pub fn decide(view: &View<'_>) -> Decision {
     let mirror = |m: &&Marker| m.part == Part::Mirror;
-    let mine = view.markers.iter().filter(mirror).find(|m| m.set == view.set);
+    let mine = view.markers.iter().filter(mirror).find(|m| m.set == view.owner.set);
     // Of this primary in an earlier life: what it tells of the data is worth nothing, but nobody else wrote it.
-    let former = view.markers.iter().filter(mirror).find(|m| m.of == view.of);
-    let foreign = view.markers.iter().any(|m| m.is_foreign(view.set, view.of));
+    let former = view.markers.iter().filter(mirror).find(|m| m.of == view.owner.of);
+    let foreign = view.markers.iter().any(|m| m.is_foreign(view.owner));
     let sole = match mine.or(former) {
         _ if view.claimed => true,
         _ if foreign || view.shared => false,
         Some(marker) => marker.sole,
+        // What is there already is this sidecar's doing, for another primary.
+        None if view.markers.iter().any(|m| m.set != view.owner.set && view.owner.sets.contains(&m.set)) => {
+            true
+        }
         None => view.same_process.map_or(view.empty, |(_, sole)| sole),
     };
     let way = match (mine, view.same_process) {
@@ -222,10 +224,12 @@ mod tests {
     const MINE: Marker =
         Marker { set: 1, part: Part::Mirror, of: 9, generation: 5, partial: false, sole: true };
 
+    static OWNER: std::sync::LazyLock<Owner> =
+        std::sync::LazyLock::new(|| Owner { set: 1, of: 9, sets: vec![1, 7] });
+
     fn view(markers: &[Marker]) -> View<'_> {
         View {
-            set: 1,
-            of: 9,
+            owner: &OWNER,
             markers,
             same_process: None,
             empty: false,
@@ -265,6 +269,12 @@ mod tests {
         assert_eq!(decide(&View { shared: true, ..view(&[MINE]) }), decision(Way::Since(5), false));
         let shared = Marker { sole: false, ..MINE };
         assert_eq!(decide(&view(&[shared])), decision(Way::Since(5), false));
+        let sister = Marker { set: 7, of: 8, ..MINE };
+        assert_eq!(
+            decide(&view(&[sister])),
+            decision(Way::Full, true),
+            "the mirror of two primaries of ours"
+        );
         let former = Marker { set: 2, ..MINE };
         assert_eq!(decide(&view(&[former])), decision(Way::Full, true), "its own, of an earlier life");
         let primary = Marker { part: Part::Primary, ..MINE };

@@ -131,6 +131,8 @@ impl Engine {
             return self.markers_read(key, primary, bit, id, reply.bytes());
         }
         let now_ms = self.now.ms;
+        let (plan, listeners) = (&self.plan, &self.listeners);
+        let routed = |key: &[u8]| super::place::is_mirrored(plan, listeners, primary, bit, key);
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
@@ -161,7 +163,7 @@ impl Engine {
                 let mut seen = 0;
                 for name in keys.elements().filter_map(Reply::text) {
                     seen += 1;
-                    if !resync.scope.has(db, name) || name == KEY {
+                    if !resync.scope.has(db, name) || name == KEY || !routed(name) {
                         continue;
                     }
                     match side {

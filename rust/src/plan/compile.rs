@@ -33,6 +33,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// In the order of the configuration; routes name them by index.
     pub clusters: Vec<Cluster>,
+    /// The name of this sidecar's machine.
+    pub host: String,
     /// Where dirty maps are kept; `None`: in memory.
     pub state_dir: Option<PathBuf>,
 }
@@ -159,6 +161,7 @@ impl Plan {
             limits: spec.limits,
             listeners,
             clusters,
+            host: spec.host,
             state_dir: spec.state_dir,
         })
     }

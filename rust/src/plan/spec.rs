@@ -19,6 +19,9 @@ pub struct PlanSpec {
     pub listeners: Vec<ListenerSpec>,
     /// Where commands go.
     pub clusters: Vec<ClusterSpec>,
+    /// The name of this sidecar's machine: part of what tells its markers from those of others.
+    #[serde(default)]
+    pub host: String,
     /// Where dirty maps are kept; `None`: in memory.
     #[serde(default)]
     pub state_dir: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::data::{Item, alive};
+use super::data::{Item, Keys, alive};
 use super::library::is_marker;
 use super::plans::Routes;
 use super::population::is_still;
@@ -13,17 +13,6 @@ use super::world::World;
 /// Redisha's own key, where there are no functions.
 const MARKERS: &[u8] = b"redisha:markers";
 
-/// A key, or a library, that is not the same on both.
-#[derive(Debug)]
-pub struct Difference {
-    pub db: u16,
-    pub key: String,
-    pub primary: Option<String>,
-    pub mirror: Option<String>,
-    /// Bytes of the primary's.
-    pub size: usize,
-}
-
 /// Whether a mirror gets a key, by the plan.
 pub fn takes(routes: Routes, mirror: usize, key: &[u8]) -> bool {
     match routes {
@@ -33,25 +22,23 @@ pub fn takes(routes: Routes, mirror: usize, key: &[u8]) -> bool {
 }
 
 /// What mirror number `mirror` (1, 2) has that the primary has not, and the other way round, of the keys that it gets.
-pub fn differences(world: &World, mirror: usize, wanted: impl Fn(u16, &[u8]) -> bool) -> Vec<Difference> {
+/// `wanted` is asked of database, key and the size of the primary's value.
+pub fn differences(world: &World, mirror: usize, wanted: impl Fn(u16, &[u8], usize) -> bool) -> Vec<String> {
     let now = tag::EPOCH_MS + world.now / 1_000;
     let (primary, copy) = (&world.redises[0], &world.redises[mirror]);
+    let empty = Keys::new();
     let mut found = Vec::new();
     for db in 0..DATABASES {
-        let of = |redis: &'_ Redis| redis.dbs.get(&db).cloned().unwrap_or_default();
-        let (ours, theirs) = (of(primary), of(copy));
-        let (ours, theirs) = (alive(&ours, now), alive(&theirs, now));
+        let ours = alive(primary.dbs.get(&db).unwrap_or(&empty), now);
+        let theirs = alive(copy.dbs.get(&db).unwrap_or(&empty), now);
         let keys: BTreeSet<&[u8]> = ours.keys().chain(theirs.keys()).copied().collect();
         for key in keys {
             let (mine, its) = (ours.get(key).copied(), theirs.get(key).copied());
-            if mine != its && key != MARKERS && takes(world.routes, mirror, key) && wanted(db, key) {
-                found.push(Difference {
-                    db,
-                    key: key.escape_ascii().to_string(),
-                    primary: mine.map(show),
-                    mirror: its.map(show),
-                    size: mine.map_or(0, |item| item.data.dump().len()),
-                });
+            if mine == its || key == MARKERS || !takes(world.routes, mirror, key) {
+                continue;
+            }
+            if wanted(db, key, mine.map_or(0, |item| item.data.dump().len())) {
+                found.push(format!("{db}/{} is {}, and there {}", key.escape_ascii(), show(mine), show(its)));
             }
         }
     }
@@ -69,10 +56,11 @@ pub fn libraries_differ(world: &World, mirror: usize) -> Option<String> {
     (functions && ours != theirs).then(|| format!("libraries {ours:?} and {theirs:?}"))
 }
 
-fn show(item: &Item) -> String {
+fn show(item: Option<&Item>) -> String {
+    let Some(item) = item else { return "missing".to_owned() };
     let mut shown = item.data.dump().escape_ascii().to_string();
     shown.truncate(60);
-    format!("{shown} {:?}", item.expires)
+    item.expires.map_or(shown.clone(), |at| format!("{shown} until {at}"))
 }
 
 /// A mirror that others write to as well: what it had is as it was, but for keys that clients name; and it got what it
@@ -97,6 +85,6 @@ pub fn is_left_alone(world: &World, mirror: usize) -> Result<(), String> {
         }
     }
     let had = |db: u16, key: &[u8]| world.at_start[mirror].dbs.get(&db).is_some_and(|k| k.contains_key(key));
-    let lacks = differences(world, mirror, |db, key| is_still(key) && !had(db, key));
+    let lacks = differences(world, mirror, |db, key, _| is_still(key) && !had(db, key));
     if lacks.is_empty() { Ok(()) } else { Err(format!("what it lacked was not added: {lacks:#?}")) }
 }

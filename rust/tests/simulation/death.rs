@@ -58,18 +58,30 @@ impl World {
         if primary.is_modern && !primary.libraries.keys().any(|name| is_marker(name)) {
             left = Left::AsTheyWere;
         }
+        self.note(format!("the sidecar dies, its maps: {left:?}"));
+        self.crashes += 1;
+        // Whoever comes next can end the connections that the maps name, and only those.
+        self.replace_engine(left != Left::AsTheyWere || self.shelf.blind);
+        self.shelf.blind = left == Left::Unusable;
+        match left {
+            Left::Nothing => self.shelf.lose(),
+            Left::Damaged => self.shelf.damage(&mut self.rng),
+            Left::OtherBoot => self.shelf.reboot(&mut self.rng),
+            Left::AsTheyWere | Left::Unusable => {}
+        }
+    }
+
+    /// Another process takes the engine's place. `silent`: nothing that the old one wrote arrives any more.
+    pub(super) fn replace_engine(&mut self, silent: bool) {
+        let now = self.now;
         self.dying = None;
         self.cuts += 1;
-        self.crashes += 1;
-        self.note(format!("the sidecar dies, its maps: {left:?}"));
-        let now = self.now;
-        // Whoever comes next can end the connections that the maps name, and only those.
-        let named = left == Left::AsTheyWere && !self.shelf.blind;
+        self.refills.clear();
         for socket in std::mem::take(&mut self.sockets).into_values() {
             let Some(link) = socket.link.and_then(|id| self.links.get_mut(&id)) else { continue };
             // What it had written may still arrive, long after its successor has come.
             match self.rng.below(2) {
-                _ if !named => link.up.reset(now),
+                _ if silent => link.up.reset(now),
                 0 => link.up.close(now, &mut self.rng),
                 _ => link.up.cut(now, &mut self.rng),
             }
@@ -94,13 +106,6 @@ impl World {
         let seed = self.rng.next();
         let engine = Engine::new(plan, Arc::clone(&self.registry), self.time(), seed);
         bury_engine(std::mem::replace(&mut self.engine, engine));
-        self.shelf.blind = left == Left::Unusable;
-        match left {
-            Left::Nothing => self.shelf.lose(),
-            Left::Damaged => self.shelf.damage(&mut self.rng),
-            Left::OtherBoot => self.shelf.reboot(&mut self.rng),
-            Left::AsTheyWere | Left::Unusable => {}
-        }
     }
 
     /// Whether the sidecar dies here, in the middle of its turn.

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redisha_core::flow::UNSETTLED;
+use redisha_core::flow::{Action, UNSETTLED};
 use serde_json::Value as Json;
 
 use super::client::Reading;
 use super::compare::{differences, is_left_alone, libraries_differ};
+use super::data::{Keys, alive};
 use super::death::no_engine_dies;
+use super::library::{Libraries, is_marker};
 use super::life::Comeback;
 use super::plans::{NAMES, Routes};
 use super::redis::DATABASES;
@@ -78,8 +80,19 @@ pub fn live(world: &mut World) -> Outcome {
             }
         }
     }
+    if world.options.orders > 0 {
+        world.engine.resync(NAMES[0], Action::Resume);
+    }
+    if world.options.losses > 0 {
+        rest(world, 15_000_000);
+        world.note("the operator takes the primary as it is".into());
+        world.engine.resync(NAMES[0], Action::Accept);
+    }
     until(world, "all to be drained", |w| w.engine.is_drained());
-    until(world, "the mirrors to be equal", |w| replicas(w).iter().all(|r| is_settled(w, r)));
+    until(world, "the mirrors to be equal", is_calm_and_settled);
+    if world.options.foreign && world.rng.one_in(2) {
+        claim(world);
+    }
     // Counters and memory are looked after once in a second.
     rest(world, 4_000_000);
     let mut outcome = account(world);
@@ -93,9 +106,27 @@ fn replicas(world: &World) -> Vec<Json> {
     all["replicas"].as_array().unwrap().clone()
 }
 
+fn is_calm_and_settled(world: &World) -> bool {
+    replicas(world).iter().all(|replica| is_settled(world, replica))
+}
+
+/// The operator says that mirrors are nobody else's. That does not take another redisha's primary away from it.
+fn claim(world: &mut World) {
+    for (mirror, name) in NAMES.iter().enumerate().skip(1) {
+        if !world.redises[mirror].libraries.contains_key(&b"redisha_00000000000000ff"[..]) {
+            world.claimed[mirror] = true;
+        }
+        world.note(format!("{name} is claimed"));
+        world.engine.resync(name, Action::Full);
+    }
+    rest(world, 1_000_000);
+    until(world, "claimed mirrors to be equal", is_calm_and_settled);
+}
+
 /// Whether a replica is in the state in which it may stay.
 fn is_settled(world: &World, replica: &Json) -> bool {
     let Options { foreign, databases, mix, bounds, .. } = world.options;
+    let foreign = foreign && !world.claimed[mirror_of(replica)];
     match replica["state"].as_str().unwrap() {
         "in_sync" => !foreign,
         "unproven" => foreign,
@@ -133,14 +164,63 @@ fn lull(world: &mut World) -> u64 {
     if world.is_busy() || away || world.options.reload {
         return 0;
     }
-    let mut equal = 0;
+    let (mut equal, mut all) = (0, 0);
     for replica in replicas(world) {
+        all += 1;
         if replica["state"] == "in_sync" && replica["lag"] == 0 {
             expect_equal(world, mirror_of(&replica), "in a lull, said to be in sync");
             equal += 1;
         }
     }
+    let exclusive = matches!(world.routes, Routes::All(1..));
+    let nobody_waits = world.clients.iter().all(|client| client.waits_for() == 0);
+    if world.options.losses > 0 && exclusive && equal == all && nobody_waits && world.rng.one_in(2) {
+        lose_nothing(world);
+    }
     equal
+}
+
+/// A primary that comes back with less than its mirrors have is filled from one: nothing is missing.
+fn lose_nothing(world: &mut World) {
+    let before = world.redises[0].data();
+    let marked = |libraries: &Libraries| -> Libraries {
+        libraries.clone().into_iter().filter(|(name, _)| is_marker(name)).collect()
+    };
+    let comeback = world.rng.pick(&[Comeback::Empty, Comeback::Older]);
+    let down = world.rng.below(60_000);
+    world.restart(0, comeback, down);
+    // What was written since the last marker is not missed.
+    let is_noticed = marked(&world.redises[0].libraries) != marked(&before.libraries);
+    rest(world, 1_000_000);
+    until(world, "the primary to be filled", is_calm_and_settled);
+    if !is_noticed {
+        return;
+    }
+    let now_ms = primary_time(world);
+    let after = &world.redises[0];
+    for db in 0..DATABASES {
+        let empty = Keys::new();
+        let of = |keys| alive(keys, now_ms);
+        let (had, has) =
+            (of(before.dbs.get(&db).unwrap_or(&empty)), of(after.dbs.get(&db).unwrap_or(&empty)));
+        let missing: Vec<_> = had.iter().filter(|(key, item)| has.get(*key) != Some(item)).collect();
+        let foreign: Vec<_> = has.iter().filter(|(key, _)| !had.contains_key(*key)).collect();
+        let equal = missing.is_empty() && foreign.is_empty();
+        assert!(
+            equal,
+            "the primary was filled with something else in database {db}: {missing:?} {foreign:?}"
+        );
+    }
+    let own = |name: &&Vec<u8>| !is_marker(name);
+    let (had, has) = (before.libraries.keys().filter(own), after.libraries.keys().filter(own));
+    assert!(had.eq(has), "the primary was filled with other libraries");
+    for replica in replicas(world) {
+        expect_equal(world, mirror_of(&replica), "after the primary was filled");
+    }
+}
+
+fn primary_time(world: &World) -> u64 {
+    super::tag::EPOCH_MS + world.now / 1_000
 }
 
 fn step(world: &mut World) {
@@ -184,7 +264,21 @@ fn step(world: &mut World) {
         world.redises[index].save();
     }
     if options.deaths > 0 && world.rng.one_in(options.deaths) {
-        world.dying = Some(world.rng.below(30) as u32);
+        match world.rng.below(4) {
+            0 => world.stop_engine(),
+            _ => world.dying = Some(world.rng.below(30) as u32),
+        }
+    }
+    if options.orders > 0 && world.rng.one_in(options.orders) {
+        world.give_orders();
+    }
+    if options.losses > 0 && world.rng.one_in(options.losses) {
+        let comeback = world.rng.pick(&[Comeback::Empty, Comeback::Older]);
+        let down = world.rng.below(60_000);
+        world.restart(0, comeback, down);
+    }
+    if options.losses > 0 && world.rng.one_in(60) {
+        world.redises[0].save();
     }
     if options.reload && world.rng.one_in(60) {
         let routes =
@@ -332,7 +426,7 @@ fn account(world: &mut World) -> Outcome {
     for replica in replicas(world) {
         let mirror = mirror_of(&replica);
         assert!(is_settled(world, &replica), "{replica}");
-        if world.options.foreign {
+        if world.options.foreign && !world.claimed[mirror] {
             is_left_alone(world, mirror).unwrap_or_else(|why| panic!("{}: {why}", NAMES[mirror]));
         } else {
             expect_equal(world, mirror, "at the end");
@@ -348,8 +442,7 @@ fn account(world: &mut World) -> Outcome {
 fn expect_equal(world: &World, mirror: usize, when: &str) {
     let Options { databases, mix, bounds, .. } = world.options;
     let most = if mix.large && bounds.max_output < 1 << 20 { 30_000 } else { usize::MAX };
-    let mut found = differences(world, mirror, |db, _| db < databases);
-    found.retain(|difference| difference.size < most);
+    let found = differences(world, mirror, |db, _, size| db < databases && size < most);
     assert!(found.is_empty(), "{}, {when}, differs from the primary: {found:#?}", NAMES[mirror]);
     if let Some(libraries) = libraries_differ(world, mirror) {
         panic!("{}, {when}, has other {libraries}", NAMES[mirror]);
@@ -389,6 +482,8 @@ pub fn usual(seed: u64) -> Options {
         databases: DATABASES,
         comebacks: 0,
         deaths: 0,
+        orders: 0,
+        losses: 0,
         lulls: 0,
         population: 0,
         foreign: false,

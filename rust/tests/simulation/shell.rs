@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    fn write_sessions(&mut self) {
+    pub(super) fn write_sessions(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty_sessions);
         for id in dirty.drain(..) {
             self.write_session(id);
@@ -259,6 +259,9 @@ impl World {
                     Intent::Tell(event) => {
                         *self.told.entry(event.kind).or_default() += 1;
                         say!(self, "told: {event:?}");
+                        if event.kind == "refill" {
+                            self.refill(&event.subject);
+                        }
                     }
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use redisha_core::flow::{Engine, Now, SessionId};
 use redisha_core::stats::Registry;
 
+use super::care::Refill;
 use super::client::{Client, Reading};
 use super::life::{Comeback, Save};
 use super::maps::Shelf;
@@ -43,6 +44,10 @@ pub struct Options {
     pub comebacks: u64,
     /// The sidecar dies once in so many steps; 0: never.
     pub deaths: u64,
+    /// An operator gives an order once in so many steps; 0: never.
+    pub orders: u64,
+    /// The primary loses data once in so many steps; 0: never.
+    pub losses: u64,
     /// Nobody asks anything for some seconds, once in so many steps; 0: never.
     pub lulls: u64,
     /// Keys that the primary has from the beginning.
@@ -109,6 +114,10 @@ pub struct World {
     pub crashes: u64,
     /// The sidecar dies after so many steps of its turn.
     pub dying: Option<u32>,
+    /// Mirrors with data of their own that the operator gave to the engine.
+    pub claimed: [bool; 3],
+    /// Primaries that the control plane is filling.
+    pub refills: Vec<Refill>,
     /// How often each kind of event was told.
     pub told: BTreeMap<&'static str, u64>,
     pub numbers: u32,
@@ -177,6 +186,8 @@ impl World {
             cuts: 0,
             crashes: 0,
             dying: None,
+            refills: Vec::new(),
+            claimed: [false; 3],
             told: BTreeMap::new(),
             numbers: 0,
             never: Vec::new(),
@@ -242,6 +253,7 @@ impl World {
     pub fn pass(&mut self, us: u64) {
         self.now += us;
         self.run_servers();
+        self.run_refills();
         self.turn();
         self.run_clients();
     }

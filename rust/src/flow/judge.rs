@@ -1,0 +1,263 @@
+//! What a mirror's Redis has, and what it lacks: found out when it is there again, before anything is sent to it.
+
+use super::Engine;
+use super::call::Call;
+use super::dirty::Scope;
+use super::handshake::{Identity, Predecessor};
+use super::marker::{Marker, Part, Place, name_hash};
+use super::replica::{FUNCTIONS, Judged, Need, Replica};
+use super::resync::{Decision, Resync, Step, View, Way, decide};
+use super::sequencer::Proof;
+use super::upstream::{Entered, Role};
+
+impl Engine {
+    /// A mirror's connection stands.
+    pub(super) fn replica_ready(&mut self, primary: usize, bit: u32, identity: &Identity) {
+        let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
+            return;
+        };
+        let Some(replica) = sequencer.replica(bit) else { return };
+        let Predecessor { run, number } = Predecessor::of(identity);
+        replica.map.set_connection(1, run, number);
+        let continues = replica.run_id.as_ref() == Some(&identity.run_id);
+        let restarted = replica.run_id.is_some() && !continues;
+        replica.stats.count.restarts_total.add(u64::from(restarted));
+        replica.run_id = Some(identity.run_id.clone());
+        replica.markless = false;
+        replica.logical &= continues;
+        if !continues || (replica.need != Need::Nothing && replica.resync.is_none()) {
+            replica.judged = Judged::No;
+        } else if replica.open {
+            replica.stats.label.set("resync", "log");
+        } else {
+            replica.judged = Judged::No; // its first marker may be lost
+            replica.resync = None;
+        }
+        if !continues {
+            replica.open = false;
+            replica.resync = None;
+            replica.marked = 0;
+            replica.mark = None;
+        } else if replica.mark.is_none() {
+            sequencer.remark = true; // one may have been lost with the connection
+        }
+        self.refuse_same_server(primary, bit);
+        if self.endpoints[primary].sequencer.as_ref().is_some_and(|s| s.proof == Proof::Unknown) {
+            self.prove_primary(primary);
+        }
+        self.touch_sequencer(primary);
+    }
+
+    /// A mirror that is its own primary would get every write twice.
+    pub(super) fn refuse_same_server(&mut self, primary: usize, bit: u32) {
+        let Some((_, ours)) = self.primary_identity(primary) else { return };
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
+        let key = replica.upstream;
+        let Some(theirs) = self.upstreams.get(key).filter(|u| u.is_ready()).and_then(|u| u.identity.as_ref())
+        else {
+            return;
+        };
+        let same = !ours.run_id.is_empty() && theirs.run_id == ours.run_id;
+        let run_id = ours.run_id;
+        let Some((name, replica)) = self.replica_at(primary, bit) else { return };
+        replica.refused = same;
+        if same {
+            let (subject, mirror) = (replica.name(), replica.stats.label.get("mirror"));
+            let text = format!(
+                "{mirror} and {name} are the same Redis (run_id {run_id}): nothing is mirrored to it"
+            );
+            self.break_upstream(key, &text);
+            self.tell("same_server", subject, text);
+        }
+    }
+
+    /// A mirror that was another server's replica for a while may have that one's data now, in the same process.
+    pub(super) fn look_closer(&mut self, primary: usize, bit: u32) {
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
+        if replica.suspect
+            && replica.judged == Judged::Yes
+            && replica.repair.is_empty()
+            && replica.resync.is_none()
+        {
+            replica.suspect = false;
+            replica.marked = 0;
+            replica.map.set_run(1, 0); // only its marker can tell
+            replica.lack(Need::Dirty);
+        }
+    }
+
+    /// Find out what a replica's Redis lacks, if that is not known. Its connection and its primary's are ready.
+    pub(super) fn judge(&mut self, primary: usize, bit: u32) {
+        let now_ms = self.now.ms;
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let (set, proven) = (sequencer.set, sequencer.proof == Proof::Proven);
+        let Some(replica) = sequencer.replica(bit) else { return };
+        if !proven || replica.paused || now_ms < replica.judge_at {
+            return;
+        }
+        match replica.judged {
+            Judged::Asked => {}
+            // First the resync in course.
+            Judged::Yes if replica.need == Need::Nothing || replica.resync.is_some() => {}
+            // Its markers are as fresh as its connection.
+            Judged::No => {
+                let Some(identity) = self.upstreams[replica.upstream].identity.clone() else { return };
+                self.sentence(primary, bit, set, &identity);
+            }
+            Judged::Yes => {
+                let upstream = replica.upstream;
+                if self.ask_for_markers(upstream, bit)
+                    && let Some((_, replica)) = self.replica_at(primary, bit)
+                {
+                    replica.judged = Judged::Asked;
+                }
+            }
+        }
+    }
+
+    /// Read a mirror's markers again; `false`: not yet.
+    pub(super) fn ask_for_markers(&mut self, key: usize, bit: u32) -> bool {
+        let Role::Replica { primary, .. } = self.upstreams[key].role else { return false };
+        let Some(id) = self.replica_at(primary, bit).map(|(_, replica)| replica.id) else { return false };
+        let upstream = &mut self.upstreams[key];
+        let place = upstream.identity.as_ref().map_or(Place::Library, |i| i.place);
+        if let Place::Hash(db) = place
+            && upstream.enter(db, None, self.now.ms) != Entered::Yes
+        {
+            Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+            return false; // the database is being proven
+        }
+        let mut bytes = Vec::new();
+        Marker::read(place, &mut bytes);
+        upstream.out.push(&bytes);
+        upstream.expect(Call::Look { bit, id, step: Step::Markers }, self.now.ms);
+        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+        true
+    }
+
+    /// The rules say what follows.
+    pub(super) fn sentence(&mut self, primary: usize, bit: u32, set: u64, identity: &Identity) {
+        let now_ms = self.now.ms;
+        self.numbers += 1;
+        let number = self.numbers;
+        let owner = self.owner(primary);
+        let has_functions = self.primary_identity(primary).is_some_and(|(_, i)| i.place == Place::Library);
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
+        let others: Vec<Marker> = identity.markers.iter().filter(|m| m.set != set).copied().collect();
+        let foreign: Vec<Marker> = others.iter().filter(|m| m.is_foreign(&owner)).copied().collect();
+        // Another sidecar's primary is never taken from it.
+        replica.claimed &= foreign.iter().all(|m| m.part == Part::Mirror);
+        if replica.claimed {
+            replica.map.set_shared(false);
+        } else if !foreign.is_empty() {
+            replica.map.set_shared(true);
+        }
+        let process = name_hash(&[&identity.run_id]);
+        let known = replica.map.set() == set && replica.map.run(1) == process;
+        let view = View {
+            owner: &owner,
+            same_process: known.then(|| (replica.map.base(), replica.map.is_sole())),
+            markers: &identity.markers,
+            empty: identity.empty,
+            shared: replica.map.is_shared(),
+            claimed: replica.claimed,
+            full: replica.need == Need::Full,
+        };
+        let Decision { way, sole } = decide(&view);
+        let scope = match way {
+            Way::Since(generation) => {
+                let marked = if replica.need == Need::Marked { replica.map.base() } else { generation };
+                replica.map.since(generation.min(marked))
+            }
+            Way::Full => Some(Scope::everything()),
+        };
+        let scope = scope.unwrap_or_else(Scope::everything);
+        replica.since = match way {
+            Way::Since(generation) if !scope.all => generation.min(replica.map.generation()),
+            _ => 0,
+        };
+        replica.judged = Judged::Yes;
+        replica.need = Need::Nothing;
+        replica.sole = sole;
+        replica.unproven = false;
+        replica.stats.label.set("sole", if sole { "yes" } else { "no" });
+        if scope.all {
+            replica.map.mark_all(); // should this process end before it is done
+            replica.map.mark_functions();
+        }
+        replica.map.set_run(1, 0);
+        replica.map.set_sole(sole);
+        replica.map.set_run(1, process);
+        // A Redis that may be emptied gets its marker before its first effect: whatever arrives, that has.
+        replica.open |= scope.is_empty() || !sole || replica.markless;
+        if scope.is_empty() {
+            let complete = |m: &&Marker| m.set == set && m.part == Part::Mirror && !m.partial;
+            replica.marked = identity.markers.iter().find(complete).map_or(0, |m| m.generation);
+            replica.stats.label.set("resync", "log");
+            if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
+                sequencer.remark = true;
+            }
+            return;
+        }
+        let copied = replica.stats.count.resync_keys_total.get();
+        if scope.functions && has_functions && identity.place == Place::Library {
+            replica.repair.find((FUNCTIONS, Box::default()), !sole);
+        }
+        let resync = Resync::new(number, scope, sole, now_ms, copied);
+        let count = &replica.stats.count;
+        count.resync_runs_total.inc();
+        count.resync_full_total.add(u64::from(resync.full));
+        count.unproven_keys.set(0);
+        replica.stats.label.set("resync", resync.name());
+        replica.resync = Some(resync);
+        replica.mark = None;
+        replica.marked = 0;
+        // Before the first key is copied, and the first effect sent: should it end here, the marker says so.
+        replica.unmarked = sole && !replica.markless;
+        let obsolete = |m: &Marker| sole && !owner.sets.contains(&m.set);
+        replica.obsolete = others.into_iter().filter(obsolete).collect();
+    }
+
+    /// The answer to a question about markers.
+    pub(super) fn markers_read(&mut self, key: usize, primary: usize, bit: u32, id: u64, reply: &[u8]) {
+        let Some(identity) = self.upstreams[key].identity.as_mut() else { return };
+        if reply.first() != Some(&b'-') {
+            identity.markers = Marker::all_in(reply);
+        }
+        let identity = identity.clone();
+        let owner = self.owner(primary);
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let set = sequencer.set;
+        let Some(replica) = sequencer.replica(bit).filter(|r| r.id == id) else { return };
+        if replica.judged == Judged::Asked {
+            return self.sentence(primary, bit, set, &identity);
+        }
+        let foreign = identity.markers.iter().any(|m| m.is_foreign(&owner));
+        let mine = identity.markers.iter().find(|m| m.set == set && m.part == Part::Mirror);
+        let has_mine = mine.is_some_and(|m| !m.partial && m.generation >= replica.marked);
+        // Hashes come and go with FLUSHALL; a library goes only with the data.
+        if replica.marked > 0 && !has_mine && identity.place == Place::Library && reply.first() != Some(&b'-')
+        {
+            replica.suspect = true;
+        }
+        if foreign && !replica.claimed {
+            replica.map.set_shared(true);
+            replica.sole = false;
+        }
+        let sole = replica.sole;
+        if let Some(resync) = replica.resync.as_mut().filter(|r| r.step == Step::Markers) {
+            resync.proceed(sole);
+            replica.stats.label.set("resync", resync.name());
+        }
+    }
+
+    /// A replica's questions and marks that were in flight are lost with its connection.
+    pub(super) fn forget_questions(replica: &mut Replica) {
+        if let Some(resync) = &mut replica.resync {
+            resync.asked = false;
+        }
+        if replica.judged == Judged::Asked {
+            replica.judged = Judged::No;
+        }
+    }
+}
