@@ -44,6 +44,7 @@ impl Engine {
         self.limits = plan.limits;
         self.plan = plan;
         self.registry.worker.plan_generation.set(self.plan.generation);
+        self.look_at_shares();
         self.publish();
         self.tell("applied", self.plan.generation.to_string(), String::new());
         self.wake_everyone();
@@ -177,6 +178,12 @@ impl Engine {
             map: DirtyMap::in_memory(name_hash(&[&primary_name, &mirror_name])),
             judged: Judged::No,
             open: false,
+            map_pending: true,
+            unrepaired_more: false,
+            lacked: false,
+            was_clean: false,
+            share: 0,
+            sisters: false,
             judge_at: 0,
             since: 0,
             unmarked: false,
@@ -230,6 +237,69 @@ impl Engine {
         for upstream in gone {
             self.remove_upstream(upstream);
         }
+    }
+
+    /// Which keys each replica gets. One that gets others than before lacks them.
+    fn look_at_shares(&mut self) {
+        let mut shares = Vec::new();
+        for (key, endpoint) in &self.endpoints {
+            for replica in endpoint.sequencer.iter().flat_map(|s| s.replicas()) {
+                let sisters = self.endpoints.iter().any(|(other, e)| {
+                    let replicas = || e.sequencer.iter().flat_map(|s| s.replicas());
+                    let mirrors = other != key && replicas().any(|r| self.is_same(r.target, replica.target));
+                    mirrors || (self.is_same(other, replica.target) && self.is_served(other))
+                });
+                shares.push((key, replica.bit, self.share_of(key, replica.bit), sisters));
+            }
+        }
+        for (key, bit, share, sisters) in shares {
+            let sequencer = self.endpoints.get_mut(key).and_then(|e| e.sequencer.as_mut());
+            let Some(replica) = sequencer.and_then(|s| s.replica(bit)) else { continue };
+            replica.sisters = sisters;
+            replica.share(share);
+        }
+    }
+
+    /// Whether two endpoints are one Redis, as far as their addresses tell.
+    pub(super) fn is_same(&self, a: usize, b: usize) -> bool {
+        let address = |key: usize| self.endpoints.get(key).and_then(|e| e.address.as_ref());
+        a == b || address(a).is_some_and(|address_a| Some(address_a) == address(b))
+    }
+
+    /// Whether a route leads to an endpoint.
+    fn is_served(&self, endpoint: usize) -> bool {
+        let mut targets = self.listeners.iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
+        targets.any(|t| t.endpoint == endpoint)
+    }
+
+    /// A hash of what decides which keys of `primary` its replica `bit` gets.
+    fn share_of(&self, primary: usize, bit: u32) -> u64 {
+        let mut words: Vec<String> = Vec::new();
+        let cluster = |words: &mut Vec<String>, at: usize| {
+            if let Some(cluster) = self.plan.clusters.get(at) {
+                words.push(cluster.name.clone());
+                words.push(format!("{}", cluster.ring.hash_tags()));
+                words.extend(cluster.endpoints.iter().map(|e| e.id.clone()));
+            }
+        };
+        for (listener, targets) in self.plan.listeners.iter().zip(&self.listeners) {
+            let leads = |t: &RouteTargets| {
+                t.by_endpoint.iter().any(|t| t.endpoint == primary && t.writes & (1 << bit) != 0)
+            };
+            if !targets.routes.iter().any(leads) {
+                continue;
+            }
+            for (route, targets) in listener.routes.routes().iter().zip(&targets.routes) {
+                let mine = leads(targets);
+                words.push(format!("{:?} {} {mine}", route.prefix, route.remove_prefix));
+                if mine {
+                    cluster(&mut words, route.cluster);
+                    route.mirrors.iter().for_each(|m| cluster(&mut words, m.cluster));
+                }
+            }
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        name_hash(&words).max(1)
     }
 
     /// Close a connection for good; its calls are answered.

@@ -9,7 +9,7 @@ use super::call::{Call, NO_ENTRY};
 use super::keys::keys_of;
 use super::log::{Kind, State};
 use super::replica::{FUNCTIONS, Key};
-use super::sequencer::Sequencer;
+use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Role, Stream};
 use super::{Engine, Intent};
 
@@ -91,10 +91,27 @@ impl Engine {
             }
         }
         match role {
-            Role::Serve => self.lose_calls(of, calls, written, reason),
+            Role::Serve => {
+                if stood {
+                    self.note_clean(of, key);
+                }
+                self.lose_calls(of, calls, written, reason);
+            }
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
         }
         self.wake_waiters(key);
+    }
+
+    /// Which mirrors had everything, should the primary turn out to have lost something.
+    fn note_clean(&mut self, primary: usize, key: usize) {
+        let endpoint = &mut self.endpoints[primary];
+        if endpoint.serve[0] != Some(key) {
+            return;
+        }
+        let Some(sequencer) = endpoint.sequencer.as_mut().filter(|s| s.proof == Proof::Proven) else {
+            return;
+        };
+        sequencer.replicas_mut().for_each(|r| r.was_clean = r.is_clean());
     }
 
     /// What was in flight on a primary: commands that were not sent are refused, the others are in doubt. A command is
@@ -174,6 +191,11 @@ impl Engine {
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
+        if let Proof::Held { from, .. } = &mut sequencer.proof
+            && *from == Some(bit)
+        {
+            *from = None; // whether it still has what it had is decided anew
+        }
         let Sequencer { log, replicas, .. } = &mut **sequencer;
         let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
         for call in calls {
@@ -197,6 +219,7 @@ impl Engine {
             }
         }
         Self::forget_questions(replica);
+
         replica.in_flight = 0;
         replica.acked = replica.next;
         self.touch_sequencer(primary);

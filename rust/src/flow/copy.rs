@@ -14,7 +14,7 @@ use super::effect::{self, Logical, Rule};
 use super::log::{Entry, Kind, State, UNCHECKED};
 use super::marker;
 use super::place::Place;
-use super::replica::{FUNCTIONS, Key, Need};
+use super::replica::{FUNCTIONS, Key};
 use super::sequencer::Proof;
 use super::store::Piece;
 use super::upstream::{Entered, Upstream};
@@ -153,14 +153,13 @@ impl Engine {
             loop {
                 let now_ms = self.now.ms;
                 let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {
-                    key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_full())
+                    key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_overfull())
                 };
                 let serve = self.endpoints[primary].serve[0];
                 let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
                 let bounds = (limits.resync_keys_per_s, limits.resync_bytes_per_s);
                 let full = !sequencer.pace.allows(sequencer.copying, bounds) || sequencer.log.held() > room;
                 let proven = sequencer.proof == Proof::Proven;
-                let set = sequencer.set;
                 let Some(replica) = sequencer.replica(bit) else { break };
                 if full
                     || !proven
@@ -187,12 +186,7 @@ impl Engine {
                         continue;
                     }
                 }
-                // Libraries of others, and their markers, stay.
-                let others = |u: &Upstream| {
-                    u.identity.as_ref().is_some_and(|i| i.markers.iter().any(|m| m.set != set))
-                };
-                let shared = !replica.sole || self.upstreams.get(replica.upstream).is_some_and(others);
-                let gentle = replica.repair.is_gentle(&key) || (key.0 == FUNCTIONS && shared);
+                let gentle = replica.repair.is_gentle(&key) || (key.0 == FUNCTIONS && !replica.sole);
                 let form = match (gentle, replica.logical) {
                     (true, _) => Form::Gentle,
                     (false, true) => Form::Commands(effect::Kind::String), // the reply tells which it is
@@ -292,8 +286,8 @@ impl Engine {
                     if call.form == Form::Payload && !replica.logical && call.db != FUNCTIONS {
                         replica.logical = true; // DUMP may be forbidden, or renamed
                         replica.again(name.clone(), call.entry);
-                    } else if !replica.repair.refused(name.clone(), call.entry, now_ms) {
-                        replica.lack(Need::Dirty);
+                    } else {
+                        replica.miss(name.clone(), call.entry, Some(now_ms));
                     }
                 }
             }

@@ -36,10 +36,15 @@ const ALL: usize = 72;
 const FUNCTIONS: usize = 74;
 /// The newest connections to the primary and to the mirror: a hash of the server's `run_id`, and its number for ours.
 const CONNECTIONS: [usize; 2] = [80, 96];
-/// Hashes of the `run_id` of the primary whose data was proven, and of the mirror that has what its map says.
-const RUNS: [usize; 2] = [112, 120];
+/// Hashes of the `run_id` of the primary whose data was proven, of the mirror that has what its map says, and of the
+/// primary whose data was doubted.
+const RUNS: [usize; 3] = [112, 120, 136];
+/// Which keys the routes gave the mirror.
+const SHARE: usize = 128;
 /// The mirror was this sidecar's alone.
 const SOLE: usize = 78;
+/// What was on the mirror before is not proven to be equal.
+const UNPROVEN: usize = 79;
 const CLEAN: usize = 76;
 const SHARED: usize = 77;
 
@@ -206,12 +211,12 @@ impl DirtyMap {
     /// The process of the primary (0) whose data was proven, or of the mirror (1) of which the map tells: whatever became
     /// of its marker, it has lost nothing.
     pub fn run(&self, side: usize) -> u64 {
-        self.get(RUNS[side & 1])
+        self.get(RUNS[side % 3])
     }
 
     /// See [`Self::run`].
     pub fn set_run(&mut self, side: usize, run: u64) {
-        self.put(RUNS[side & 1], run);
+        self.put(RUNS[side % 3], run);
     }
 
     /// Whether that mirror was this sidecar's alone.
@@ -222,6 +227,26 @@ impl DirtyMap {
     /// See [`Self::is_sole`].
     pub fn set_sole(&mut self, sole: bool) {
         self.region[SOLE] = u8::from(sole);
+    }
+
+    /// Whether a resync could only add.
+    pub fn is_unproven(&self) -> bool {
+        self.region[UNPROVEN] != 0
+    }
+
+    /// See [`Self::is_unproven`].
+    pub fn set_unproven(&mut self, unproven: bool) {
+        self.region[UNPROVEN] = u8::from(unproven);
+    }
+
+    /// Which keys the routes gave the mirror, as a hash; 0: not known.
+    pub fn share(&self) -> u64 {
+        self.get(SHARE)
+    }
+
+    /// See [`Self::share`].
+    pub fn set_share(&mut self, share: u64) {
+        self.put(SHARE, share);
     }
 
     /// Nobody marks from now on.
@@ -278,8 +303,8 @@ impl DirtyMap {
         if generation % 2 == current as u64 {
             // The number skipped one (another replica's map was ahead): fold both into what becomes the old one.
             self.fold(old, current);
-            self.clear(current);
-            return self.put(GENERATION, generation);
+            self.put(GENERATION, generation);
+            return self.clear(current);
         }
         if caught_up {
             // The old bitmap becomes the current one, empty. The marks go last but one: a process that dies in between

@@ -30,7 +30,9 @@ impl Engine {
         };
         let mut bytes = Vec::new();
         marker.write(identity.place, &mut bytes);
-        (identity.place == Place::Library && !replica.markless).then_some(bytes)
+        // Where others have libraries and markers, none is taken away.
+        let alone = identity.markers.iter().all(|m| m.set == set);
+        (alone && identity.place == Place::Library && !replica.markless).then_some(bytes)
     }
 
     /// Write the marker that comes before a resync, and take those away that it replaces.
@@ -74,6 +76,17 @@ impl Engine {
         written
     }
 
+    /// The primary is about to be filled: until that is done its marker says so.
+    pub(super) fn mark_partial(&mut self, key: usize) {
+        let (now_ms, of) = (self.now.ms, self.owner(key).of);
+        let Some(serve) = self.endpoints[key].serve[0] else { return };
+        let Some(sequencer) = self.endpoints[key].sequencer.as_ref() else { return };
+        let marker =
+            Marker { set: sequencer.set, part: Part::Primary, of, generation: 0, partial: true, sole: true };
+        write_marker(&mut self.upstreams[serve], &marker, now_ms);
+        Self::mark_upstream(&mut self.upstreams[serve], serve, &mut self.dirty_upstreams);
+    }
+
     /// A marker was written, or refused.
     pub(super) fn marked(&mut self, key: usize, generation: u64, complete: bool, reply: &[u8]) {
         let failed = reply.first() == Some(&b'-');
@@ -95,7 +108,7 @@ impl Engine {
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;
-                if !failed {
+                if !failed && complete {
                     sequencer.marked = generation;
                     for replica in sequencer.replicas_mut() {
                         replica.map.set_primary_marked(generation);
@@ -132,8 +145,9 @@ impl Engine {
         let serve = endpoint.serve[0];
         let of = self.owner(key).of;
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
+        let each_second = now_ms >= self.sweep_at;
         // A marker on its way may be taken away by a command behind it.
-        let due = sequencer.remark || (!sequencer.marking && is_time(sequencer, now_ms));
+        let due = sequencer.remark || (!sequencer.marking && each_second && is_time(sequencer, now_ms));
         if sequencer.proof != Proof::Proven || !due {
             return;
         }
@@ -154,9 +168,10 @@ impl Engine {
         sequencer.advance_at = now_ms + GENERATION_MS;
         let end = sequencer.log.end();
         for replica in sequencer.replicas_mut() {
-            let clean = replica.is_clean();
+            let known = replica.is_known();
             replica.map.advance(generation, replica.marked == before);
-            replica.mark = clean.then_some((end, generation));
+            replica.mark_again();
+            replica.mark = known.then_some((end, generation));
         }
         // Somebody else may have begun to write to a mirror.
         let connected: Vec<(usize, u32)> = sequencer
@@ -193,7 +208,7 @@ fn is_time(sequencer: &Sequencer, now_ms: u64) -> bool {
         return false;
     }
     let marks = |r: &Replica| r.map.fresh() + if r.map.had_all() { FEW } else { 0 };
-    let dirty = sequencer.replicas().filter(|r| r.is_clean()).map(marks).max().unwrap_or(0);
+    let dirty = sequencer.replicas().filter(|r| r.is_known()).map(marks).max().unwrap_or(0);
     let old = now_ms >= sequencer.advance_at + GENERATION_FEW_MS - GENERATION_MS;
     dirty >= FEW || (dirty > 0 && old)
 }

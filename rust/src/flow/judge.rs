@@ -6,9 +6,10 @@ use super::dirty::Scope;
 use super::handshake::{Identity, Predecessor};
 use super::marker::{Marker, Part, Place, name_hash};
 use super::replica::{FUNCTIONS, Judged, Need, Replica};
-use super::resync::{Decision, Resync, Step, View, Way, decide};
+use super::resync::{Decision, Resync, Side, Step, View, Way, decide};
 use super::sequencer::Proof;
 use super::upstream::{Entered, Role};
+use crate::resp::encode;
 
 impl Engine {
     /// A mirror's connection stands.
@@ -16,9 +17,15 @@ impl Engine {
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
+        let set = sequencer.set;
         let Some(replica) = sequencer.replica(bit) else { return };
+        let upstream = replica.upstream;
         let Predecessor { run, number } = Predecessor::of(identity);
         replica.map.set_connection(1, run, number);
+        if identity.run_id.is_empty() {
+            let text = "its user may not ask INFO: what it has can never be known; give it +info";
+            return self.break_upstream(upstream, text);
+        }
         let continues = replica.run_id.as_ref() == Some(&identity.run_id);
         let restarted = replica.run_id.is_some() && !continues;
         replica.stats.count.restarts_total.add(u64::from(restarted));
@@ -28,6 +35,11 @@ impl Engine {
         if !continues || (replica.need != Need::Nothing && replica.resync.is_none()) {
             replica.judged = Judged::No;
         } else if replica.open {
+            let complete = |m: &Marker| {
+                m.set == set && m.part == Part::Mirror && !m.partial && m.generation >= replica.marked
+            };
+            let has_mine = identity.markers.iter().any(complete);
+            replica.suspect |= replica.marked > 0 && !has_mine && identity.place == Place::Library;
             replica.stats.label.set("resync", "log");
         } else {
             replica.judged = Judged::No; // its first marker may be lost
@@ -90,7 +102,7 @@ impl Engine {
     pub(super) fn judge(&mut self, primary: usize, bit: u32) {
         let now_ms = self.now.ms;
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
-        let (set, proven) = (sequencer.set, sequencer.proof == Proof::Proven);
+        let proven = sequencer.proof == Proof::Proven;
         let Some(replica) = sequencer.replica(bit) else { return };
         if !proven || replica.paused || now_ms < replica.judge_at {
             return;
@@ -99,12 +111,12 @@ impl Engine {
             Judged::Asked => {}
             // First the resync in course.
             Judged::Yes if replica.need == Need::Nothing || replica.resync.is_some() => {}
-            // Its markers are as fresh as its connection.
-            Judged::No => {
-                let Some(identity) = self.upstreams[replica.upstream].identity.clone() else { return };
-                self.sentence(primary, bit, set, &identity);
-            }
-            Judged::Yes => {
+            // What the handshake told may be old by now.
+            Judged::No | Judged::Yes => {
+                if self.has_unordered_writes(primary) {
+                    return;
+                }
+                let Some((_, replica)) = self.replica_at(primary, bit) else { return };
                 let upstream = replica.upstream;
                 if self.ask_for_markers(upstream, bit)
                     && let Some((_, replica)) = self.replica_at(primary, bit)
@@ -113,6 +125,17 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// A primary that had no mirror before may have writes on its way that no log has.
+    fn has_unordered_writes(&mut self, primary: usize) -> bool {
+        let Some(other) = self.endpoints[primary].serve[1] else { return false };
+        let busy = self.upstreams.get(other).is_some_and(|u| !u.calls.is_empty());
+        if !busy {
+            self.remove_upstream(other);
+            self.endpoints[primary].serve[1] = None;
+        }
+        busy
     }
 
     /// Read a mirror's markers again; `false`: not yet.
@@ -128,6 +151,8 @@ impl Engine {
             return false; // the database is being proven
         }
         let mut bytes = Vec::new();
+        encode::command(&mut bytes, &["INFO", "keyspace"]);
+        upstream.expect(Call::Look { bit, id, step: Step::Keyspace(Side::Mirror) }, self.now.ms);
         Marker::read(place, &mut bytes);
         upstream.out.push(&bytes);
         upstream.expect(Call::Look { bit, id, step: Step::Markers }, self.now.ms);
@@ -141,6 +166,7 @@ impl Engine {
         self.numbers += 1;
         let number = self.numbers;
         let owner = self.owner(primary);
+        let end = self.endpoints[primary].sequencer.as_ref().map_or(0, |s| s.log.end());
         let has_functions = self.primary_identity(primary).is_some_and(|(_, i)| i.place == Place::Library);
         let Some((_, replica)) = self.replica_at(primary, bit) else { return };
         let others: Vec<Marker> = identity.markers.iter().filter(|m| m.set != set).copied().collect();
@@ -164,6 +190,16 @@ impl Engine {
             full: replica.need == Need::Full,
         };
         let Decision { way, sole } = decide(&view);
+        let newer =
+            |m: &Marker| m.set == set && m.part == Part::Mirror && m.generation > replica.map.generation();
+        if !replica.claimed && identity.markers.iter().any(newer) {
+            // It knows more than the primary and its map: which of them lost something is not for a resync to say.
+            replica.judged = Judged::No;
+            replica.judge_at = now_ms + 1_000;
+            let text = "its marker is newer than the primary's: the primary, or state_dir, is an old copy";
+            replica.stats.label.set("reason", text);
+            return self.doubt_primary(primary);
+        }
         let scope = match way {
             Way::Since(generation) => {
                 let marked = if replica.need == Need::Marked { replica.map.base() } else { generation };
@@ -179,7 +215,10 @@ impl Engine {
         replica.judged = Judged::Yes;
         replica.need = Need::Nothing;
         replica.sole = sole;
-        replica.unproven = false;
+        if sole && scope.all {
+            replica.map.set_unproven(false);
+        }
+        replica.unproven = replica.map.is_unproven();
         replica.stats.label.set("sole", if sole { "yes" } else { "no" });
         if scope.all {
             replica.map.mark_all(); // should this process end before it is done
@@ -201,9 +240,10 @@ impl Engine {
         }
         let copied = replica.stats.count.resync_keys_total.get();
         if scope.functions && has_functions && identity.place == Place::Library {
-            replica.repair.find((FUNCTIONS, Box::default()), !sole);
+            replica.repair.find((FUNCTIONS, Box::default()), !sole, end);
         }
-        let resync = Resync::new(number, scope, sole, now_ms, copied);
+        let mut resync = Resync::new(number, scope, sole, now_ms, copied);
+        resync.begins = end;
         let count = &replica.stats.count;
         count.resync_runs_total.inc();
         count.resync_full_total.add(u64::from(resync.full));
@@ -220,6 +260,7 @@ impl Engine {
 
     /// The answer to a question about markers.
     pub(super) fn markers_read(&mut self, key: usize, primary: usize, bit: u32, id: u64, reply: &[u8]) {
+        let now_ms = self.now.ms;
         let Some(identity) = self.upstreams[key].identity.as_mut() else { return };
         if reply.first() != Some(&b'-') {
             identity.markers = Marker::all_in(reply);
@@ -229,6 +270,11 @@ impl Engine {
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
         let set = sequencer.set;
         let Some(replica) = sequencer.replica(bit).filter(|r| r.id == id) else { return };
+        if replica.judged == Judged::Asked && reply.first() == Some(&b'-') {
+            replica.judged = Judged::No;
+            replica.judge_at = now_ms + 1_000;
+            return;
+        }
         if replica.judged == Judged::Asked {
             return self.sentence(primary, bit, set, &identity);
         }

@@ -14,6 +14,11 @@ impl Engine {
         let (mut map, found) = DirtyMap::open(region, names, boot);
         map.merge(&replica.map);
         replica.map = map;
+        replica.map_pending = false;
+        let share = std::mem::take(&mut replica.share);
+        if share != 0 {
+            replica.share(share);
+        }
         let (name, upstream) = (replica.name(), replica.upstream);
         let connections = [replica.map.connection(0), replica.map.connection(1)];
         for (key, (run, number)) in
@@ -35,11 +40,20 @@ impl Engine {
     /// The file of a replica's dirty map cannot be used.
     pub fn map_failed(&mut self, endpoint: usize, bit: u32, why: &str) {
         let Some((_, replica)) = self.replica_at(endpoint, bit) else { return };
+        replica.map_pending = false;
         let name = replica.name();
         let text = format!(
             "the dirty map is kept in memory only: {why}; when redisha ends, every key counts as dirty"
         );
         self.tell("map", name, text);
+        self.agree_on_set(endpoint);
+    }
+
+    /// There is no place for files: a replica's dirty map is in memory, as was asked for.
+    pub fn map_in_memory(&mut self, endpoint: usize, bit: u32) {
+        if let Some((_, replica)) = self.replica_at(endpoint, bit) {
+            replica.map_pending = false;
+        }
         self.agree_on_set(endpoint);
     }
 
@@ -80,6 +94,9 @@ impl Engine {
     /// One set and one generation for all replicas of a primary.
     fn agree_on_set(&mut self, endpoint: usize) {
         let Some(sequencer) = self.endpoints[endpoint].sequencer.as_mut() else { return };
+        if sequencer.replicas().any(|r| r.map_pending) {
+            return; // its file may know more
+        }
         let maps = || sequencer.replicas.iter().flatten().map(|r| &r.map);
         let known = maps().map(DirtyMap::set).find(|set| *set != 0);
         let newest = maps().map(DirtyMap::generation).max().unwrap_or(1);

@@ -63,8 +63,10 @@ pub enum Place {
 impl Marker {
     /// Whether it says that somebody else than this sidecar writes here.
     pub fn is_foreign(&self, owner: &Owner) -> bool {
+        // What is a primary's own data is nobody else's to take away, be it of this sidecar.
         let former = self.part == Part::Mirror && self.of == owner.of;
-        !former && !owner.sets.contains(&self.set)
+        let sister = self.part == Part::Mirror && owner.sets.contains(&self.set);
+        self.set != owner.set && !former && !sister
     }
 
     fn line(&self) -> String {

@@ -186,12 +186,22 @@ impl Engine {
             }
         }
         // Now, and not when it was sent: an effect before it may have been refused since.
+        let target = replica.target;
+        let flushed = replica.sisters
+            && entry.is_some_and(|e| e.kind == Kind::Write && keys_of(log.bytes(&e), e.db).is_none());
         if let Some(entry) = entry
             && (!replica.repair.is_empty() || replica.resync.is_some())
         {
             spread_doubt(replica, &entry, log.bytes(&entry), position);
         }
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
+        if flushed {
+            // What another primary of this sidecar had written there is gone as well.
+            for (_, other) in self.endpoints.iter_mut().filter(|(key, _)| *key != primary) {
+                let replicas = other.sequencer.iter_mut().flat_map(|s| s.replicas_mut());
+                replicas.filter(|r| r.target == target).for_each(Replica::doubt_all);
+            }
+        }
     }
 }
 
@@ -220,6 +230,20 @@ fn settle_copy(
         }
         keys
     });
+    // There is no way to add a key by commands only if it is not there.
+    if entry.kind == Kind::Sync
+        && failed
+        && refuses_payloads(reply)
+        && let Some(key) =
+            keys.as_ref().and_then(|keys| keys.first()).filter(|key| replica.repair.is_gentle(key))
+    {
+        replica.give_up(
+            key.clone(),
+            "the mirror refuses payloads (RESTORE), and is not this sidecar's alone",
+            now_ms,
+        );
+        return true;
+    }
     let is_copy = matches!(entry.kind, Kind::Sync | Kind::Functions);
     if is_copy
         && failed
@@ -250,9 +274,7 @@ fn settle_copy(
                 replica.again(key, position);
             }
             (true, true) => {
-                if !replica.repair.refused(key, position, now_ms) {
-                    replica.lack(Need::Dirty);
-                }
+                replica.miss(key, position, Some(now_ms));
             }
             _ => replica.doubt(key, position),
         }
@@ -345,12 +367,12 @@ pub(super) fn drop_effect(replica: &mut Replica, entry: &Entry, bytes: &[u8], po
         Kind::Read | Kind::Publish => false,
         Kind::Sync => {
             for key in keys_of(bytes, entry.db).unwrap_or_default() {
-                replica.repair.dropped(key, position);
+                replica.miss(key, position, None);
             }
             false
         }
         Kind::Functions => {
-            replica.repair.dropped((FUNCTIONS, Box::default()), position);
+            replica.miss((FUNCTIONS, Box::default()), position, None);
             false
         }
         Kind::Write => {

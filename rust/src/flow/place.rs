@@ -206,15 +206,30 @@ impl Target {
 
 /// Whether the writes of a key, as `primary` has it, go to its replica `bit`.
 pub(super) fn is_mirrored(plan: &Plan, listeners: &[Listener], primary: usize, bit: u32, key: &[u8]) -> bool {
+    let mirrors = |t: &Target| {
+        let spread = |(cluster, bits): &(usize, Vec<u32>)| {
+            bits.iter().position(|b| *b == bit).is_none_or(|one| has_share(plan, *cluster, one, key))
+        };
+        t.endpoint == primary && t.writes & (1 << bit) != 0 && t.spread.iter().all(spread)
+    };
+    is_routed(plan, listeners, mirrors, key)
+}
+
+/// Whether a route leads to one of these endpoints with a key.
+pub(super) fn is_served(
+    plan: &Plan,
+    listeners: &[Listener],
+    wanted: impl Fn(usize) -> bool,
+    key: &[u8],
+) -> bool {
+    is_routed(plan, listeners, |t| wanted(t.endpoint), key)
+}
+
+/// Whether a route leads to such a target with a key, as the target has it.
+fn is_routed(plan: &Plan, listeners: &[Listener], wanted: impl Fn(&Target) -> bool, key: &[u8]) -> bool {
     plan.listeners.iter().zip(listeners).any(|(listener, targets)| {
         listener.routes.routes().iter().zip(&targets.routes).enumerate().any(|(i, (route, targets))| {
-            let Some(at) = targets.by_endpoint.iter().position(|t| t.endpoint == primary) else {
-                return false;
-            };
-            let target = &targets.by_endpoint[at];
-            if target.writes & (1 << bit) == 0 {
-                return false;
-            }
+            let Some(at) = targets.by_endpoint.iter().position(&wanted) else { return false };
             let selected = if listener.routes.is_single() {
                 Some(i)
             } else if route.remove_prefix {
@@ -222,17 +237,14 @@ pub(super) fn is_mirrored(plan: &Plan, listeners: &[Listener], primary: usize, b
             } else {
                 listener.routes.select(key)
             };
-            let ring = |cluster: usize, one: usize| {
-                plan.clusters
-                    .get(cluster)
-                    .is_none_or(|c| c.endpoints.len() == 1 || c.ring.pick(key) == Some(one))
-            };
-            let spread = target.spread.iter().all(|(cluster, bits)| {
-                bits.iter().position(|b| *b == bit).is_none_or(|one| ring(*cluster, one))
-            });
-            selected == Some(i) && ring(targets.cluster, at) && spread
+            selected == Some(i) && has_share(plan, targets.cluster, at, key)
         })
     })
+}
+
+/// Whether a key belongs to this endpoint of a cluster.
+fn has_share(plan: &Plan, cluster: usize, endpoint: usize, key: &[u8]) -> bool {
+    plan.clusters.get(cluster).is_none_or(|c| c.endpoints.len() == 1 || c.ring.pick(key) == Some(endpoint))
 }
 
 fn no_endpoint(cluster: &str) -> String {

@@ -38,14 +38,36 @@ impl Engine {
             return;
         }
         let known = sequencer.set;
+        if restarted && let Some(sequencer) = self.endpoints[key].sequencer.as_mut() {
+            sequencer.proof = Proof::Unknown; // whatever it was before
+        }
+        let Some((endpoint, identity)) = self.primary_identity(key) else { return };
+        let Some(sequencer) = &endpoint.sequencer else { return };
         let marker =
             identity.markers.iter().find(|m| m.part == Part::Primary && (known == 0 || m.set == known));
         let marker = marker.copied();
+        if identity.run_id.is_empty() {
+            return self.doubt_primary_because(
+                key,
+                "its user may not ask INFO, so that nothing is known of its data: give it +info",
+            );
+        }
         let process = name_hash(&[&identity.run_id]);
+        if sequencer.replicas().any(|r| r.map.run(2) == process) {
+            return self.doubt_primary(key); // as before this process
+        }
+        // A mirror that knows of later generations than the primary: this is an old copy of it.
+        let newer = |marker: &Marker| {
+            let replicas =
+                sequencer.replicas().filter_map(|r| self.upstreams.get(r.upstream)?.identity.as_ref());
+            let mut mirrors = replicas.flat_map(|i| &i.markers).filter(|m| m.part == Part::Mirror);
+            mirrors.any(|m| m.set == marker.set && m.sole && !m.partial && m.generation > marker.generation)
+        };
         let proven = match (known, marker) {
             // The very process whose data was proven; FUNCTION FLUSH takes markers away.
             (1.., _) if sequencer.replicas().any(|r| r.map.set() == known && r.map.run(0) == process) => true,
-            (0, Some(marker)) => !marker.partial,
+            (0, Some(_)) if self.has_pending_mirrors(key) => return,
+            (0, Some(marker)) => !marker.partial && !newer(&marker),
             (0, None) => {
                 // Before it is taken for a new one: does a mirror have what it had?
                 if self.has_pending_mirrors(key) {
@@ -62,8 +84,8 @@ impl Engine {
             }
             // A snapshot may be as old as the generation. A mirror that went on has what came after it.
             (1.., Some(_)) if !identity.aof && self.has_pending_mirrors(key) => return,
-            (1.., Some(_)) if !identity.aof && self.has_older_mirror(key) => false,
-            (_, Some(marker)) => !marker.partial && marker.generation >= sequencer.marked,
+            (1.., Some(_)) if !identity.aof && self.has_newer_mirror(key) => false,
+            (_, Some(marker)) => !marker.partial && marker.generation >= sequencer.marked && !newer(&marker),
             (_, None) => sequencer.marked == 0,
         };
         if let Some(marker) = marker {
@@ -72,6 +94,10 @@ impl Engine {
         let (seed, unix_ms, now_ms) = (self.seed, self.now.unix_ms, self.now.ms);
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
         sequencer.run_id.clone_from(&identity.run_id);
+        if !proven && marker.is_none() && !identity.empty {
+            // It has data, and none of it is what it had: another Redis, perhaps.
+            return self.doubt_primary(key);
+        }
         if !proven {
             sequencer.proof = Proof::Held { since_ms: now_ms, from: None };
             let text = "it lost data: its marker is missing or old; it waits to be filled from a mirror";
@@ -107,6 +133,13 @@ impl Engine {
         let endpoint = &mut self.endpoints[key];
         let totals = endpoint.stats.time.totals();
         let Some(sequencer) = endpoint.sequencer.as_mut() else { return };
+        let mut lacking = false;
+        for replica in sequencer.replicas_mut() {
+            let lacks = replica.need > Need::Nothing;
+            lacking |= lacks && !replica.lacked;
+            replica.lacked = lacks;
+        }
+        sequencer.remark |= lacking; // from here on the primary's marker is newer than that mirror's
         sequencer.pace.look(now_ms, totals, sequencer.copying > 0, bounds);
         match sequencer.proof {
             Proof::Unknown => self.prove_primary(key),
@@ -130,6 +163,7 @@ impl Engine {
         for replica in sequencer.replicas_mut() {
             adopt(&mut replica.map, set, generation, marked);
             replica.map.set_run(0, process);
+            replica.map.set_run(2, 0);
             if need > Need::Nothing {
                 replica.lack(need);
                 replica.resync = None;
@@ -164,13 +198,45 @@ impl Engine {
         replicas.filter_map(|r| self.upstreams.get(r.upstream)).any(|u| !u.is_ready() && u.is_worth_waiting())
     }
 
-    /// Whether a mirror of this sidecar alone still runs which the maps tell of.
-    fn has_older_mirror(&self, key: usize) -> bool {
-        let replicas = self.endpoints[key].sequencer.iter().flat_map(|s| s.replicas());
-        replicas.filter(|r| r.map.is_sole() && !r.map.is_shared()).any(|r| {
-            let upstream = self.upstreams.get(r.upstream).filter(|u| u.is_ready());
-            let run = upstream.and_then(|u| u.identity.as_ref()).map(|i| name_hash(&[&i.run_id]));
-            run == Some(r.map.run(1))
+    /// Whether a mirror still runs which had everything up to the end of the primary's process.
+    fn has_newer_mirror(&self, key: usize) -> bool {
+        self.sources(key).any(|r| {
+            let upstream = self.upstreams.get(r.upstream).and_then(|u| u.identity.as_ref());
+            upstream.is_some_and(|i| name_hash(&[&i.run_id]) == r.map.run(1))
+        })
+    }
+
+    /// The mirrors that a primary could be filled from: they are this sidecar's alone, get everything that the primary
+    /// has, and lacked nothing when it was lost.
+    fn sources(&self, key: usize) -> impl Iterator<Item = &Replica> {
+        let owner = self.owner(key);
+        let sequencer = self.endpoints[key].sequencer.as_ref();
+        // Which server of several had which key, the one that fills it cannot know.
+        let alone = |name: &str| self.plan.clusters.iter().any(|c| c.name == name && c.endpoints.len() == 1);
+        let marked = sequencer.map_or(0, |s| s.marked);
+        sequencer.into_iter().flat_map(|s| s.replicas()).filter(move |r| {
+            let pair = [key, r.target].into_iter().filter_map(|e| self.endpoints.get(e));
+            let Some(identity) =
+                self.upstreams.get(r.upstream).filter(|u| u.is_ready()).and_then(|u| u.identity.as_ref())
+            else {
+                return false;
+            };
+            let mut targets = self.listeners.iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
+            let whole = targets.all(|t| t.endpoint != key || t.writes & (1 << r.bit) != 0);
+            let complete = |m: &Marker| {
+                m.set == owner.set && m.part == Part::Mirror && m.sole && !m.partial && m.generation >= marked
+            };
+            let has_it = if r.judged == Judged::Yes {
+                r.sole && r.was_clean && r.resync.is_none() && !r.suspect
+            } else {
+                !r.map.is_shared() && identity.markers.iter().any(complete)
+            };
+            let foreign = identity.markers.iter().any(|m| m.is_foreign(&owner));
+            whole
+                && has_it
+                && r.need == Need::Nothing
+                && !foreign
+                && pair.into_iter().all(|e| alone(&e.cluster))
         })
     }
 
@@ -189,35 +255,18 @@ impl Engine {
         if from.is_some() {
             return;
         }
-        let owner = self.owner(key);
-        let set = sequencer.set;
-        let markers = |r: &Replica| {
-            let upstream = self.upstreams.get(r.upstream).filter(|u| u.is_ready())?;
-            upstream.identity.as_ref().map(|i| i.markers.as_slice())
-        };
-        let has_it = |r: &&Replica| {
-            let Some(markers) = markers(r) else { return false };
-            if r.judged == Judged::Yes {
-                return r.sole && r.resync.is_none() && !r.unproven;
-            }
-            let mine = markers.iter().any(|m| m.set == set && m.part == Part::Mirror && m.sole && !m.partial);
-            mine && !r.map.is_shared() && !markers.iter().any(|m| m.is_foreign(&owner))
-        };
         let delivered = |r: &&Replica| r.acked >= sequencer.log.decided() && r.in_flight == 0;
-        // Which server of several had which key, the one that fills it cannot know.
-        let alone = |name: &str| self.plan.clusters.iter().any(|c| c.name == name && c.endpoints.len() == 1);
-        let pair = |r: &&Replica| {
-            let mirror = self.endpoints.get(r.target).is_some_and(|e| alone(&e.cluster));
-            mirror && alone(&self.endpoints[key].cluster)
-        };
-        let source =
-            sequencer.replicas().filter(has_it).filter(pair).find(delivered).map(|r| (r.bit, r.name()));
+        let source = self.sources(key).filter(delivered).max_by_key(|r| r.map.generation());
+        let source = source.map(|r| (r.bit, r.name(), r.run_id.clone().unwrap_or_default()));
         let none_can = sequencer.replicas().all(|r| r.map.is_shared());
-        if let Some((bit, name)) = source {
+        if let Some((bit, name, run_id)) = source {
             if let Some(sequencer) = self.endpoints[key].sequencer.as_mut() {
-                sequencer.proof = Proof::Held { since_ms, from: Some(bit) };
+                // Once it is being filled, only the end of that opens it.
+                sequencer.proof = Proof::Held { since_ms: u64::MAX / 2, from: Some(bit) };
             }
-            self.tell("refill", name, "the primary lost data that its mirror has".to_owned());
+            self.mark_partial(key); // should the filling end half-way
+            let text = format!("the primary lost data that its mirror (run_id {run_id}) has");
+            self.tell("refill", name, text);
         } else if none_can {
             // Two that write to each other: whichever lost its data is one writer of several, and each adds what is
             // missing.
@@ -233,14 +282,26 @@ impl Engine {
         }
     }
 
-    fn doubt_primary(&mut self, key: usize) {
-        let name = self.endpoints[key].name();
-        let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
-        sequencer.proof = Proof::Doubtful;
+    /// A primary's data may lack something, and no mirror can tell.
+    pub(super) fn doubt_primary(&mut self, key: usize) {
         let text = "it lost data, and no mirror was there to fill it from: it serves what it has, and nothing is copied \
                     from it. Restart it while its mirror is up to have it filled, or take it as it is: redisha resync \
                     CLUSTER --accept";
-        self.tell("primary", name, text.to_owned());
+        self.doubt_primary_because(key, text);
+    }
+
+    fn doubt_primary_because(&mut self, key: usize, text: &str) {
+        let name = self.endpoints[key].name();
+        let run_id = self.primary_identity(key).map(|(_, identity)| identity.run_id).unwrap_or_default();
+        let process = if run_id.is_empty() { 0 } else { name_hash(&[&run_id]) };
+        let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
+        let told = sequencer.proof == Proof::Doubtful;
+        sequencer.proof = Proof::Doubtful;
+        sequencer.run_id = run_id;
+        sequencer.replicas_mut().for_each(|r| r.map.set_run(2, process));
+        if !told {
+            self.tell("primary", name, text.to_owned());
+        }
         if let Some(serve) = self.endpoints[key].serve[0] {
             self.wake_waiters(serve);
         }
@@ -252,10 +313,9 @@ impl Engine {
             return;
         };
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
-        if !matches!(sequencer.proof, Proof::Held { .. }) {
-            return;
-        }
-        if ok {
+        // Should the mirror have been lost meanwhile, what was copied is not what it had.
+        let Proof::Held { from, .. } = sequencer.proof else { return };
+        if ok && from.is_some() {
             self.tell("primary", primary.to_owned(), "it has been filled from its mirror".to_owned());
             self.proven(key, Need::Marked);
         } else {

@@ -49,6 +49,12 @@ pub struct Replica {
     pub judged: Judged,
     /// Effects may be sent: what its Redis had before is known.
     pub open: bool,
+    /// It lacked nothing when the primary's connection broke, but for what was in flight.
+    pub was_clean: bool,
+    /// Which keys the routes give it, as a hash.
+    pub share: u64,
+    /// Other primaries of this sidecar write to its Redis, too.
+    pub sisters: bool,
     /// What the log and the keys in doubt cannot heal.
     pub need: Need,
     /// It is being made equal by looking at its keys.
@@ -77,6 +83,12 @@ pub struct Replica {
     pub since: u64,
     /// It refused its marker.
     pub markless: bool,
+    /// The file of its map has not been opened yet.
+    pub map_pending: bool,
+    /// It lacked something at the last look.
+    pub lacked: bool,
+    /// There are more of those than are listed.
+    pub unrepaired_more: bool,
     /// Keys that cannot be copied to it.
     pub unrepaired: Vec<Key>,
     /// When those are tried again, milliseconds.
@@ -126,12 +138,38 @@ impl Replica {
         }
     }
 
+    /// The copy at `position` was refused, or will not arrive: it is asked for again, after a pause in the first case.
+    pub fn miss(&mut self, key: Key, position: u64, refused_ms: Option<u64>) {
+        if key.0 == FUNCTIONS {
+            self.map.mark_functions();
+        } else {
+            self.map.mark(bucket(key.0, &key.1));
+        }
+        let room = match refused_ms {
+            Some(now_ms) => self.repair.refused(key, position, now_ms),
+            None => self.repair.dropped(key, position),
+        };
+        if !room {
+            self.lack(Need::Dirty);
+        }
+    }
+
     /// What was in flight may not have arrived. A copy that only adds is asked for again as such.
     pub fn again(&mut self, key: Key, position: u64) {
         if self.repair.is_gentle(&key) {
-            self.repair.dropped(key, position);
+            self.miss(key, position, None);
         } else {
             self.doubt(key, position);
+        }
+    }
+
+    /// The routes give it these keys. If they were others before, it lacks some.
+    pub fn share(&mut self, share: u64) {
+        let before = if self.share == 0 { self.map.share() } else { self.share };
+        self.share = share;
+        self.map.set_share(share);
+        if before != 0 && before != share {
+            self.doubt_all();
         }
     }
 
@@ -145,6 +183,25 @@ impl Replica {
     pub fn lack(&mut self, need: Need) {
         self.need = self.need.max(need);
         self.mark = None;
+    }
+
+    /// Whether whatever it lacks is marked in the current generation, once [`Self::mark_again`] was called: its marker may
+    /// say that all before is there.
+    pub fn is_known(&self) -> bool {
+        self.judged == Judged::Yes && self.need == Need::Nothing && self.resync.is_none() && !self.suspect
+    }
+
+    /// Keys in doubt are marked in the generation that has begun.
+    pub fn mark_again(&mut self) {
+        if self.unrepaired_more {
+            self.map.mark_all();
+        }
+        for (db, name) in self.repair.keys.keys().chain(&self.unrepaired) {
+            match *db {
+                FUNCTIONS => self.map.mark_functions(),
+                db => self.map.mark(bucket(db, name)),
+            }
+        }
     }
 
     /// Whether it has, or is about to have, all that the primary has.
@@ -231,8 +288,14 @@ impl Repair {
     }
 
     /// A key that a resync has found. `gentle`: to be added only if the replica has none.
-    pub fn find(&mut self, key: Key, gentle: bool) {
-        if !self.keys.contains_key(&key) {
+    ///
+    /// A copy that was asked for before `position` does not count.
+    pub fn find(&mut self, key: Key, gentle: bool, position: u64) {
+        let stale = matches!(self.keys.get(&key), Some(Copy::Asked { at, .. }) if *at < position);
+        if stale {
+            self.asked -= 1;
+        }
+        if stale || !self.keys.contains_key(&key) {
             self.keys.insert(key.clone(), Copy::Wanted { gentle });
             self.wanted.push_back(key);
         }
@@ -306,7 +369,7 @@ impl Repair {
         let gentle = self.is_gentle(&key);
         if gentle {
             self.forget(&key);
-            self.find(key, true);
+            self.find(key, true, 0);
             return true;
         }
         self.doubt(key, position)

@@ -102,6 +102,8 @@ pub enum Step {
 pub struct Resync {
     /// No other resync has this number.
     pub id: u64,
+    /// The position of the log at which it begins: copies that were asked for before are too old.
+    pub begins: u64,
     /// What may differ.
     pub scope: Scope,
     /// Every key is looked at.
@@ -116,6 +118,8 @@ pub struct Resync {
     pub done: u64,
     /// See `done`.
     pub total: u64,
+    /// When everything had been looked at, milliseconds; 0: not yet.
+    pub over_ms: u64,
     /// When it began, milliseconds.
     pub since_ms: u64,
     /// Copies when it began.
@@ -133,6 +137,8 @@ impl Resync {
     pub fn new(id: u64, scope: Scope, sole: bool, now_ms: u64, copied_before: u64) -> Self {
         Self {
             id,
+            begins: 0,
+            over_ms: 0,
             full: scope.all,
             scope,
             sole,

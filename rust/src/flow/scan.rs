@@ -15,6 +15,8 @@ const PAGE: &str = "256";
 const AHEAD: usize = 2_048;
 /// Pause after a refused question, milliseconds.
 const REFUSED_MS: u64 = 1_000;
+/// So long after everything was looked at, a resync ends although some keys are still in doubt.
+const FINISH_MS: u64 = 10_000;
 /// After so long, keys that could not be copied are tried again.
 const RETRY_MS: u64 = 60_000;
 
@@ -26,7 +28,7 @@ impl Engine {
         };
         let serve = self.endpoints[primary].serve[0];
         let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {
-            key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_full())
+            key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_overfull())
         };
         for bit in 0..count as u32 {
             let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
@@ -127,12 +129,21 @@ impl Engine {
             super::upstream::Role::Serve => upstream.endpoint,
             super::upstream::Role::Replica { primary, .. } => primary,
         };
+        if step == Step::Keyspace(Side::Mirror) && self.is_of_replica(primary, bit, id) {
+            if let Some(identity) = self.upstreams[key].identity.as_mut() {
+                let info = String::from_utf8_lossy(reply.text().unwrap_or_default()).into_owned();
+                identity.empty = !reply.is_error()
+                    && super::handshake::is_empty(&databases(&info), identity.place, &identity.markers);
+            }
+            return;
+        }
         if step == Step::Markers {
             return self.markers_read(key, primary, bit, id, reply.bytes());
         }
         let now_ms = self.now.ms;
         let (plan, listeners) = (&self.plan, &self.listeners);
         let routed = |key: &[u8]| super::place::is_mirrored(plan, listeners, primary, bit, key);
+        let others = self.keys_of_sisters(primary, bit, step, reply);
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
@@ -167,9 +178,12 @@ impl Engine {
                         continue;
                     }
                     match side {
-                        Side::Primary => replica.repair.find((db, name.into()), !resync.sole),
+                        Side::Primary => {
+                            replica.repair.find((db, name.into()), !resync.sole, resync.begins);
+                        }
                         // Those that the primary has were found there, or written since.
-                        Side::Mirror => resync.page.push(name.into()),
+                        Side::Mirror if !others.contains(&name) => resync.page.push(name.into()),
+                        Side::Mirror => {}
                     }
                 }
                 // A cursor is unsigned.
@@ -187,6 +201,44 @@ impl Engine {
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
     }
 
+    /// Keys of a mirror's page that another primary of this sidecar may have written there.
+    fn keys_of_sisters<'r>(&self, primary: usize, bit: u32, step: Step, reply: Reply<'r>) -> Vec<&'r [u8]> {
+        let sequencer = self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref());
+        let Some(replica) = sequencer.and_then(|s| s.replicas().find(|r| r.bit == bit)) else {
+            return Vec::new();
+        };
+        if !replica.sisters || !matches!(step, Step::Scan(Side::Mirror, ..)) {
+            return Vec::new();
+        }
+        let sisters: Vec<(usize, u32)> = self
+            .endpoints
+            .iter()
+            .filter(|(key, _)| *key != primary)
+            .flat_map(|(key, e)| e.sequencer.iter().flat_map(|s| s.replicas()).map(move |r| (key, r)))
+            .filter(|(_, r)| self.is_same(r.target, replica.target))
+            .map(|(key, r)| (key, r.bit))
+            .collect();
+        let theirs = |name: &&[u8]| {
+            let gets = |&(key, bit): &(usize, u32)| {
+                super::place::is_mirrored(&self.plan, &self.listeners, key, bit, name)
+            };
+            sisters.iter().any(gets)
+                || super::place::is_served(
+                    &self.plan,
+                    &self.listeners,
+                    |e| self.is_same(e, replica.target),
+                    name,
+                )
+        };
+        let keys = reply.elements().nth(1);
+        keys.iter().flat_map(|k| k.elements()).filter_map(Reply::text).filter(theirs).collect()
+    }
+
+    fn is_of_replica(&self, primary: usize, bit: u32, id: u64) -> bool {
+        let sequencer = self.endpoints.get(primary).and_then(|e| e.sequencer.as_ref());
+        sequencer.is_some_and(|s| s.replicas().any(|r| r.bit == bit && r.id == id))
+    }
+
     /// Whether the primary has a key of the mirror's.
     pub(super) fn existed(&mut self, key: usize, bit: u32, id: u64, step: Step, at: usize, reply: Reply<'_>) {
         let primary = self.upstreams[key].endpoint;
@@ -201,7 +253,7 @@ impl Engine {
         if reply.integer() != Some(1)
             && let Some(name) = resync.page.get(at)
         {
-            replica.repair.find((db, name.clone()), false);
+            replica.repair.find((db, name.clone()), false, resync.begins);
         }
         if last {
             resync.turn(Side::Mirror, db, cursor);
@@ -211,11 +263,17 @@ impl Engine {
 
     /// A resync ends when everything was looked at and everything found was copied.
     fn finish_resync(&mut self, primary: usize, bit: u32) {
-        let now_ms = self.now.ms;
+        let (now_ms, retired) = (self.now.ms, self.endpoints[primary].retired);
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
         let Some(replica) = sequencer.replica(bit) else { return };
         let over = replica.resync.as_ref().is_some_and(|r| !r.is_looking());
-        if !over || !replica.repair.is_empty() || replica.judged != Judged::Yes {
+        // Under load there may always be a key in doubt. Those that are left are marked, and copied as any other.
+        let late = replica.resync.as_ref().is_some_and(|r| r.over_ms != 0 && now_ms >= r.over_ms + FINISH_MS);
+        let copied = replica.repair.is_empty() || (late && replica.repair.waiting() < AHEAD);
+        if let Some(resync) = replica.resync.as_mut().filter(|r| over && r.over_ms == 0) {
+            resync.over_ms = now_ms;
+        }
+        if !over || !copied || replica.judged != Judged::Yes || retired {
             return;
         }
         let Some(resync) = replica.resync.take() else { return };
@@ -233,6 +291,7 @@ impl Engine {
             replica.claimed = false;
         } else {
             replica.unproven = true;
+            replica.map.set_unproven(true);
         }
         let name = replica.name();
         sequencer.remark |= replica.need == Need::Nothing;
@@ -248,6 +307,9 @@ impl Engine {
             if !replica.unrepaired.is_empty() && now_ms >= replica.retry_at {
                 for key in std::mem::take(&mut replica.unrepaired) {
                     replica.doubt(key, end);
+                }
+                if std::mem::take(&mut replica.unrepaired_more) {
+                    replica.lack(Need::Marked);
                 }
             }
         }
@@ -269,6 +331,8 @@ impl super::replica::Replica {
         self.retry_at = now_ms + RETRY_MS;
         if self.unrepaired.len() < 1_000 {
             self.unrepaired.push(key);
+        } else {
+            self.unrepaired_more = true;
         }
     }
 }

@@ -105,6 +105,24 @@ impl Sequencer {
     /// Forget what every replica has, then what exceeds the bound: there only committed entries that a replica has not
     /// been sent yet are dropped, and counted as lost to it.
     pub fn trim(&mut self, limit: usize) -> Trimmed {
+        // One that is not there and lacks something already is healed by other means: the log is for those that it can heal.
+        let decided = self.log.decided();
+        for replica in self.replicas.iter_mut().flatten() {
+            let away = !replica.open || replica.state == "down" || replica.refused;
+            if away && replica.need > super::replica::Need::Nothing && replica.in_flight == 0 {
+                while replica.next < decided {
+                    let at = replica.next;
+                    replica.next += 1;
+                    if let Some(entry) = self.log.get(at)
+                        && entry.state == super::log::State::Committed
+                        && entry.kind != super::log::Kind::Write
+                    {
+                        super::mirror::drop_effect(replica, entry, self.log.bytes(entry), at);
+                    }
+                }
+                replica.acked = replica.next;
+            }
+        }
         let done = self.replicas.iter().flatten().map(|r| r.acked).min().unwrap_or(u64::MAX);
         self.log.trim(done);
         let mut trimmed = Trimmed::default();

@@ -205,6 +205,11 @@ impl Upstream {
         self.out.waiting() > WAITING_MAX || self.calls.len() > CALLS_MAX
     }
 
+    /// Whether even what the proxy itself asks must wait. Clients fill a connection up to their own bound in each turn.
+    pub fn is_overfull(&self) -> bool {
+        self.out.waiting() > 4 * WAITING_MAX || self.calls.len() > 2 * CALLS_MAX
+    }
+
     /// Whether waiting sessions may go on.
     pub fn has_room(&self) -> bool {
         self.out.waiting() <= WAITING_MAX / 2 && self.calls.len() <= CALLS_MAX / 2

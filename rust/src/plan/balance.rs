@@ -23,6 +23,11 @@ impl Maglev {
         Self { endpoints: ids.len(), table, hash_tags }
     }
 
+    /// Whether only the part in `{}` of a key is hashed.
+    pub fn hash_tags(&self) -> bool {
+        self.hash_tags
+    }
+
     /// Which endpoint holds `key`; `None` when there is none.
     #[inline]
     pub fn pick(&self, key: &[u8]) -> Option<usize> {

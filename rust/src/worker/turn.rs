@@ -472,7 +472,9 @@ impl<'a> Worker<'a> {
 
     /// The dirty map of a replica lives in a file, if there is a place for it.
     fn open_map(&mut self, endpoint: usize, bit: u32, name: u64) {
-        let Some(state_dir) = self.plan.state_dir.as_ref() else { return };
+        let Some(state_dir) = self.plan.state_dir.as_ref() else {
+            return self.engine.map_in_memory(endpoint, bit);
+        };
         let path = state_dir.join(format!("{name:016x}.map"));
         match FileMemory::open(&path, REGION_BYTES) {
             Ok(memory) => self.engine.map_opened(endpoint, bit, Box::new(memory), boot_id()),

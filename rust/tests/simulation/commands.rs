@@ -237,6 +237,13 @@ impl Redis {
                 self.dbs.insert(a, second);
                 OK
             }
+            b"TYPE" => Value::Status(match self.item(db, key).map(|item| &item.data) {
+                None => "none",
+                Some(Data::Text(_)) => "string",
+                Some(Data::List(_)) => "list",
+                Some(Data::Set(_)) => "set",
+                Some(Data::Hash(_)) => "hash",
+            }),
             b"FUNCTION" => self.function(args),
             b"SCAN" => self.scan(db, args),
             b"PTTL" => {
@@ -458,6 +465,9 @@ impl Redis {
 
     fn restore(&mut self, db: u16, args: &[Vec<u8>]) -> Value {
         let has = |word: &[u8]| args[4..].iter().any(|arg| arg.eq_ignore_ascii_case(word));
+        if self.refuses_payloads {
+            return Value::Error("ERR DUMP payload version or checksum are wrong".into());
+        }
         if self.item(db, &args[1]).is_some() && !has(b"REPLACE") {
             return Value::Error("BUSYKEY Target key name already exists.".into());
         }

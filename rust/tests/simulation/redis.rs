@@ -52,6 +52,10 @@ pub struct Redis {
     pub libraries: Libraries,
     /// It knows functions and `PEXPIRETIME`, as Redis does since 7.0.
     pub is_modern: bool,
+    /// It takes no payload of the primary's: that is of a newer version.
+    pub refuses_payloads: bool,
+    /// Nobody may `DUMP`.
+    pub forbids_dump: bool,
     /// Older copies of its data.
     pub(super) saves: Vec<Save>,
     /// Numbered commands that ran.
@@ -89,6 +93,8 @@ impl Redis {
             databases: DATABASES,
             libraries: Libraries::new(),
             is_modern: true,
+            refuses_payloads: false,
+            forbids_dump: false,
             saves: Vec::new(),
             ran: HashMap::new(),
             published: Vec::new(),
@@ -305,6 +311,10 @@ impl Redis {
         if !self.is_modern && [&b"FUNCTION"[..], b"PEXPIRETIME"].iter().any(|n| n.eq_ignore_ascii_case(name))
         {
             return Some(Value::Error(format!("ERR unknown command `{}`", text(name))));
+        }
+        if self.forbids_dump && name.eq_ignore_ascii_case(b"DUMP") {
+            let text = "NOPERM this user has no permissions to run the 'dump' command";
+            return Some(Value::Error(text.into()));
         }
         if self.now_us < self.full_until && is(Flags::DENYOOM) {
             return Some(Value::Error("OOM command not allowed when used memory > 'maxmemory'.".into()));

@@ -488,6 +488,7 @@ pub fn usual(seed: u64) -> Options {
         population: 0,
         foreign: false,
         modern: [true; 3],
+        no_dump: false,
         steps: 700,
         clients: 5,
     }

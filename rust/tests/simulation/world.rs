@@ -54,8 +54,10 @@ pub struct Options {
     pub population: u32,
     /// The mirrors have data of their own from the beginning.
     pub foreign: bool,
-    /// Whether each Redis knows functions.
+    /// Whether each Redis knows functions. A mirror that is older than the primary takes no payloads of it.
     pub modern: [bool; 3],
+    /// The primary lets nobody `DUMP`.
+    pub no_dump: bool,
     pub steps: u32,
     pub clients: usize,
 }
@@ -167,7 +169,9 @@ impl World {
         for mirror in &mut redises[1..] {
             mirror.takes_effects_only = true;
             mirror.databases = options.databases;
+            mirror.refuses_payloads = options.modern[0] && !mirror.is_modern;
         }
+        redises[0].forbids_dump = options.no_dump;
         redises[0].takes_relative_time = options.reload;
         population::settle(&mut redises, &options, &mut rng);
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
