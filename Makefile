@@ -57,6 +57,10 @@ test: build ## Run all tests (Rust, then Python with real Redis servers); PYTEST
 	cargo test --quiet
 	$(BIN)/python -m pytest -q $(PYTEST)
 
+.PHONY: chaos
+chaos: build ## Break real servers under load in every way; CHAOS_ROUNDS=n seeds from CHAOS_SEED=n on. Prints how it was healed
+	CHAOS=1 $(BIN)/python -m pytest -q tests/chaos $(PYTEST)
+
 .PHONY: lint
 lint: build ## Check formatting, lints, types, the boundary's stub and the import rules
 	cargo fmt --check

@@ -5,7 +5,6 @@ The dataclasses are the plan's JSON, field by field; the data plane refuses ever
 
 import ipaddress
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -110,7 +109,8 @@ class PlanCluster:
 class Plan:
     """What the data plane does, whole. Each plan replaces the one before.
 
-    ``host`` is the machine's name, by which the data plane knows its own markers again. ``state_dir`` is the folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
+    ``host`` is the machine's name, by which the data plane knows its own markers again. ``state_dir`` is the
+    folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
     """
 
     generation: int
@@ -146,7 +146,11 @@ def targets(config: Config) -> tuple[Target, ...]:
 
 
 def compile_plan(
-    config: Config, resolved: Mapping[str, Sequence[str]], generation: int, state_dir: str | None = None
+    config: Config,
+    resolved: Mapping[str, Sequence[str]],
+    generation: int,
+    state_dir: str | None = None,
+    host: str = "",
 ) -> Plan:
     """The plan of a configuration.
 
@@ -156,10 +160,11 @@ def compile_plan(
             endpoint without an address.
         generation: The number of the plan, greater than that of the plan before.
         state_dir: The folder of the dirty maps; None for memory only.
+        host: The name of this machine.
     """
     return Plan(
         generation=generation,
-        host=socket.gethostname(),
+        host=host,
         state_dir=state_dir,
         limits=_limits(config.limits, config.resync),
         listeners=tuple(_listener(listener) for listener in config.listeners),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -245,6 +246,7 @@ class Refills:
             job.check()
             job.restart()
             stats = self._stats[primary]
+            self._check_source(mirror, stats.reason)
             self._change(primary, state="running", attempts=stats.attempts + 1)
             try:
                 await self._attempt(_fillable(self._pairs((primary, mirror))), job)
@@ -261,6 +263,17 @@ class Refills:
             if in_vain >= ATTEMPTS:
                 raise HopelessError(f"{ATTEMPTS} attempts failed, the last one with: {self._stats[primary].error}")
             await self._pause(min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** max(0, in_vain - 1)), job)
+
+    def _check_source(self, mirror: str, reason: str) -> None:
+        """Make sure that the mirror is the process which the data plane named: another one may have lost its data.
+
+        Raises:
+            HopelessError: it is another one; the data plane decides anew.
+        """
+        named = re.search(r"run_id (\w+)", reason)
+        now = [each.run_id for each in self._plane.stats().endpoints if f"{each.cluster}/{each.id}" == mirror]
+        if named is not None and now and now[0] != named[1]:
+            raise HopelessError(f"{mirror} was restarted: what it has now is not known")
 
     async def _attempt(self, pair: Pair, job: Job) -> None:
         work = asyncio.ensure_future(

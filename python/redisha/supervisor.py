@@ -269,7 +269,7 @@ class Supervisor:
             PlanError: the data plane refused the plan; nothing was changed.
         """
         generation = 1 if self._plan is None else self._plan.generation + 1
-        plan = compile_plan(config, self._resolver.addresses(), generation, self._state_dir.path)
+        plan = compile_plan(config, self._resolver.addresses(), generation, self._state_dir.path, os.uname().nodename)
         if not always and self._plan is not None and replace(self._plan, generation=generation) == plan:
             return
         try:

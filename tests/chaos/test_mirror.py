@@ -118,7 +118,7 @@ def test_data_replaced_in_the_same_process(stage, redis_server, sidecar_killed: 
     equal again. It is never called in sync before it is.
     """
     scene = stage()
-    other = redis_server()
+    other = redis_server(repl_diskless_sync_delay="0")
     other.cli("SET", "other", "data")
     with Crowd(scene.proxy.port, seed=seed) as crowd:
         crowd.acknowledges(200)

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from redisha.demo import benchmark, files
-from redisha.demo.compare import Content, Place, judge
+from redisha.demo.children import DemoError
+from redisha.demo.compare import Content, Place, Sync, judge
+from redisha.demo.report import Report
+from redisha.demo.results import Results
+from redisha.demo.tour import PARTS
 from support import wait
 
 DEMO = (sys.executable, "-m", "redisha", "demo", "--quick")
-PARTS = 6
 
 
 @pytest.fixture
@@ -121,6 +125,13 @@ def test_without_a_terminal_it_runs_through_and_ends(scratch: Path) -> None:
     for command in ("SET", "GET", "LPUSH", "LPOP"):
         assert f"\n  {command} " in done.stdout, "the benchmark's table"
     assert "departments… on its copy" in done.stdout
+    assert "its states: " in done.stdout
+    assert "healed: buckets: " in done.stdout
+    assert "healed: full: " in done.stdout
+    assert " keys copied from the mirror in " in done.stdout
+    for killed in ("mirror killed, back with its data", "mirror killed, back empty", "primary killed, back empty"):
+        assert f"{killed}: errors " in done.stdout
+        assert re.search(rf"^  {killed} .* 100 %$", done.stdout, re.MULTILINE), "the Sync column"
     assert "\x1b" not in done.stdout, "no colours, no live display"
     assert left_behind(scratch) == []
 
@@ -129,13 +140,15 @@ def test_without_a_terminal_it_runs_through_and_ends(scratch: Path) -> None:
 def test_on_a_terminal_it_stays_until_ctrl_c(scratch: Path, terminal: Terminal) -> None:
     terminal.wait_for(b"Ctrl-C ends it.")
     assert left_behind(scratch), "it is still there to play with"
+    for sidecar in ("sidecar-001", "sidecar-002"):
+        assert list(scratch.glob(f"*/{sidecar}/state/*.map")), "its state is in the demo's folder"
     terminal.type(b"\x03")
     assert terminal.process.wait(20) == 0
     assert left_behind(scratch) == []
 
 
 def test_ctrl_c_in_the_midst(scratch: Path, terminal: Terminal) -> None:
-    terminal.wait_for(b"[3/6]")
+    terminal.wait_for(b"[3/%d]" % PARTS)
     terminal.type(b"\x03")
     assert terminal.process.wait(20) == 128 + signal.SIGINT
     assert left_behind(scratch) == []
@@ -143,7 +156,7 @@ def test_ctrl_c_in_the_midst(scratch: Path, terminal: Terminal) -> None:
 
 def test_killed_it_leaves_no_process(scratch: Path, terminal: Terminal) -> None:
     """Nobody can clean up after SIGKILL but the kernel; the folder stays."""
-    terminal.wait_for(b"[2/6]")
+    terminal.wait_for(b"[2/%d]" % PARTS)
     terminal.process.kill()
     wait.until(lambda: all(path.startswith("/") for path in left_behind(scratch)), "no process is left")
 
@@ -181,6 +194,20 @@ def test_a_difference_is_told(other: dict[Place, Content], said: str) -> None:
     assert (found.keys, found.different) == (1, 1)
     assert "database 1, key b'k'" in found.example
     assert said in found.example
+
+
+def test_only_errors_that_belong_there_are_borne(capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results(Report(1))
+    expected = ("UNAVAILABLE", "INDOUBT")
+    results.add("a", Sync(3, 0), 5, 1.0, ["UNAVAILABLE cluster a: …"], expected)
+    results.table()
+    assert re.search(r"^  a +5 +5 +1 +3 +100 %$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(DemoError, match="2 errors, for example: WRONGTYPE"):
+        results.add("b", Sync(3, 0), 5, 1.0, ["WRONGTYPE", "UNAVAILABLE", "ERR"], expected)
+    with pytest.raises(DemoError, match="1 errors"):
+        results.add("c", Sync(3, 0), 5, 1.0, ["UNAVAILABLE"])
+    with pytest.raises(DemoError, match="1 of 3 keys differ, for example key a"):
+        results.add("d", Sync(3, 1, "key a"), 5, 1.0, [])
 
 
 def test_the_benchmark_is_read_by_the_names_of_its_columns() -> None:

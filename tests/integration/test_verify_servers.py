@@ -82,7 +82,7 @@ async def test_keys_that_are_not_allowed(pair) -> None:
     for server in pair:
         fill(server)
     b.cli("ACL", "SETUSER", "limited", "reset", "on", ">secret", "~other:*", "+@all")
-    with pytest.raises(ServerError, match="does not allow DUMP to this user: NOPERM"):
+    with pytest.raises(ServerError, match="does not allow PEXPIRETIME to this user: NOPERM"):
         await compare(at(a), at(b, username="limited", password="secret"), QUICK)
 
 

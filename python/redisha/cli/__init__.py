@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "Run the sidecar: serve the listeners of FILE.",
     "check": "Say whether FILE is right, and what it does.",
     "convert": "Print FILE, for example an Envoy file, in redisha's own form.",
-    "demo": "See it work with two Redis servers of its own, in half a minute.",
+    "demo": "See it work with Redis servers of its own, in a minute.",
     "status": "Show what a running sidecar does.",
     "resync": "Bring a running sidecar's mirrors up to date by hand.",
     "verify": "Compare two Redis servers key by key.",

@@ -12,11 +12,13 @@ What you see:
   2  one write, and what arrives at the second server
   3  writes through both sides at once, then the Sync column: both servers compared key by key
   4  the mirror's Redis is restarted under load and gets what it missed
-  5  prefix routes: departments and employees
-  6  redis-benchmark: SET, GET, LPUSH, LPOP directly and through the sidecar
+  5  a mirror is killed under load, comes back with its data, then without, and heals by itself
+  6  a primary loses its data and gets it back from its mirror before it serves
+  7  prefix routes: departments and employees
+  8  redis-benchmark: SET, GET, LPUSH, LPOP directly and through the sidecar
 
 \b
-Needs:  redis-server (7.0 or newer) on the PATH, and redis-benchmark for part 6
+Needs:  redis-server (7.0 or newer) on the PATH, and redis-benchmark for part 8
 Ports:  free ones of 127.0.0.1; nothing listens on another address
 Files:  a temporary folder, removed at the end together with all that was started
 
@@ -31,11 +33,11 @@ Exit codes:
 @click.command(epilog=_EPILOG)
 @click.option("--quick", is_flag=True, help="All of it, but with less load.")
 def demo(quick: bool) -> None:
-    """See it work with two Redis servers of its own, in half a minute.
+    """See it work with Redis servers of its own, in a minute.
 
-    Starts two redis-server and two sidecars, writes through both, restarts a server under load, and compares the
-    servers key by key. On a terminal everything stays up afterwards, to play with, until Ctrl-C; otherwise it ends.
-    Nothing is left behind.
+    Starts two redis-server and two sidecars, writes through both, restarts a server under load, kills others and
+    deletes their data, and compares the servers key by key. On a terminal everything stays up afterwards, to play with,
+    until Ctrl-C; otherwise it ends. Nothing is left behind.
     """
     from redisha.demo import servers
     from redisha.demo.stage import Stage, Stopped

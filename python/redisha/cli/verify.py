@@ -174,19 +174,18 @@ def _bar() -> Iterator[Callable[[Progress], None] | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("keys, {task.fields[rate]:,.0f} a second, ready in"),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} keys, {task.fields[rate]:,.0f} a second, ready in"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("connecting", total=None, rate=0.0, note="")
+        task = bar.add_task("connecting", total=0, rate=0.0, note="")
 
         def tell(progress: Progress) -> None:
             note = f"{progress.differing:,} differ" if progress.differing else ""

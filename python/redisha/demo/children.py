@@ -79,14 +79,18 @@ class Child:
         if self._process.poll() is None:
             self._process.terminate()
 
+    def kill(self) -> None:
+        """SIGKILL, and wait: it has no time for anything."""
+        self._process.kill()
+        self._process.wait()
+
     def end(self, timeout: float = 5.0) -> None:
         """SIGTERM and wait; SIGKILL if that takes too long."""
         self.ask_to_end()
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
 
 
 def _die_with_parent() -> None:

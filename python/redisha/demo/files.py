@@ -1,6 +1,8 @@
-"""The two Envoy files that redisha was made for, with this machine's addresses in place of Kubernetes' names.
+"""The configurations of the demo's sidecars.
 
-The texts lie beside this file, as they were published; only hosts and ports are replaced.
+Two are the Envoy files that redisha was made for, with this machine's addresses in place of Kubernetes' names: the
+texts lie beside this file, as they were published; only hosts and ports are replaced. The third is in redisha's own
+form.
 """
 
 import re
@@ -43,3 +45,24 @@ def envoy_file(name: str, places: Mapping[str, int], port: int, admin: int, *, o
         there = rf"address: {re.escape(host)}\n(\s+)port_value: 6379"
         text = re.sub(there, rf"address: 127.0.0.1\n\g<1>port_value: {place}", text)
     return text.replace("port_value: 6380", f"port_value: {port}").replace("port_value: 8001", f"port_value: {admin}")
+
+
+def one_way(primary: int, mirror: int, port: int, admin: int) -> str:
+    """A file in redisha's own form: one Redis, and a mirror that nobody else writes to.
+
+    Args:
+        primary: the port of 127.0.0.1 where the Redis is.
+        mirror: the same of its mirror.
+        port: where clients come in.
+        admin: where the admin server listens.
+    """
+    return f"""\
+admin: {{bind: "127.0.0.1:{admin}"}}
+listeners:
+  - bind: ["127.0.0.1:{port}"]
+    routes:
+      - {{prefix: "", cluster: redis-primary, mirrors: [{{cluster: redis-mirror}}]}}
+clusters:
+  redis-primary: {{endpoints: ["127.0.0.1:{primary}"], discovery: static}}
+  redis-mirror: {{endpoints: ["127.0.0.1:{mirror}"], discovery: static}}
+"""

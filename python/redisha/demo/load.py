@@ -1,14 +1,17 @@
 """Writers: threads with a redis-py client each, which go on until told to stop.
 
 Owns: what is written. Every writer has keys of its own (its ``prefix``), and changes them in every way that Redis has:
-values of all types, counters, random pops, ids of the server's making, expiry, transactions, scripts.
+values of all types, counters, random pops, ids of the server's making, expiry, transactions, scripts. Each batch also
+adds its number to a set, so that it can be told whether a write that was answered is missing.
 """
 
+import itertools
 import random
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from redisha.demo.servers import RedisServer
 from redisha.demo.sidecars import Sidecar
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 _KEYS = 200
 _BATCH = 20
+_PAUSE = 0.05
 _PUSH = "redis.call('incr', KEYS[1]); return redis.call('rpush', KEYS[2], ARGV[1])"
 
 
@@ -32,17 +36,26 @@ class Load:
         self._sidecar = sidecar
         self._stop = threading.Event()
         self._written = [0] * writers
+        self._prefixes = [f"{prefix}:{number}" for number in range(writers)]
+        self._answered: list[set[int]] = [set() for _ in range(writers)]
         self.errors: list[str] = []
         """Error replies and broken connections, in words."""
         self._threads = [
-            threading.Thread(target=self._write, args=(number, f"{prefix}:{number}"), daemon=True)
-            for number in range(writers)
+            threading.Thread(target=self._write, args=(number, each), daemon=True)
+            for number, each in enumerate(self._prefixes)
         ]
 
     @property
     def written(self) -> int:
         """Writes that were answered so far."""
         return sum(self._written)
+
+    def missing(self, server: RedisServer) -> int:
+        """How many batches were answered and are not on a server."""
+        with server.client() as client:
+            found: Any = [client.smembers(_ledger(prefix)) for prefix in self._prefixes]
+        there = [{int(batch) for batch in batches} for batches in found]
+        return sum(len(answered - seen) for answered, seen in zip(self._answered, there, strict=True))
 
     def stop(self) -> None:
         """Let each writer finish its batch, and wait for that."""
@@ -69,20 +82,30 @@ class Load:
         rng = random.Random(prefix)  # noqa: S311 - the same load each time
         # Without retries: an error that a client would see shall be counted.
         with self._sidecar.client(retry=Retry(NoBackoff(), 0), socket_timeout=10) as client:
-            while not self._stop.is_set():
+            for batch in itertools.count():
+                if self._stop.is_set():
+                    return
                 try:
-                    replies = _batch(client, rng, prefix)
+                    replies = _batch(client, rng, prefix, batch)
                 except RedisError as error:
                     self.errors.append(str(error))
-                    self._stop.wait(0.05)
+                    self._stop.wait(_PAUSE)
                     continue
                 failed = [str(reply) for reply in replies if isinstance(reply, Exception)]
-                self.errors += failed
                 self._written[number] += len(replies) - len(failed)
+                if not isinstance(replies[-1], Exception):
+                    self._answered[number].add(batch)
+                if failed:
+                    self.errors += failed
+                    self._stop.wait(_PAUSE)
 
 
-def _batch(client: "Redis", rng: random.Random, prefix: str) -> list[Any]:
-    """One pipeline of writes; now and then it is a transaction."""
+def _ledger(prefix: str) -> str:
+    return f"{prefix}:answered"
+
+
+def _batch(client: "Redis", rng: random.Random, prefix: str, number: int) -> list[Any]:
+    """One pipeline of writes, the last of which notes its number; now and then it is a transaction."""
 
     def key(kind: str) -> str:
         return f"{prefix}:{kind}:{rng.randrange(_KEYS)}"
@@ -90,6 +113,7 @@ def _batch(client: "Redis", rng: random.Random, prefix: str) -> list[Any]:
     with client.pipeline(transaction=rng.random() < 0.1) as pipe:
         for _ in range(_BATCH):
             rng.choice(_WRITES)(pipe, key, rng)
+        pipe.sadd(_ledger(prefix), number)
         return pipe.execute(raise_on_error=False)
 
 

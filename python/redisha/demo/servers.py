@@ -1,6 +1,7 @@
 """A real ``redis-server`` of the demo: append-only file synced every second, a folder and a port of its own."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _OLDEST = (7, 0)
+_DATA = "appendonlydir"
 _IN_USE = "Could not create server TCP listening socket"
 
 
@@ -28,6 +30,11 @@ class RedisServer:
         self.port = free_port()
         self._folder = folder
         self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """How ``redisha verify`` calls it."""
+        return f"redis://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until it answers.
@@ -55,6 +62,17 @@ class RedisServer:
         if self._child is not None:
             self._child.end()
 
+    def kill(self) -> int:
+        """``kill -9``; returns the process id that it had."""
+        if self._child is None:
+            raise DemoError(f"{self.name} does not run")
+        self._child.kill()
+        return self._child.pid
+
+    def lose_data(self) -> None:
+        """Delete what it has on disk, while it does not run."""
+        shutil.rmtree(self._folder / _DATA, ignore_errors=True)
+
     def client(self, database: int = 0) -> "Redis":
         """A redis-py client straight to it, without a sidecar; gives bytes."""
         from redis import Redis
@@ -68,6 +86,7 @@ class RedisServer:
             "dir": self._folder,
             "appendonly": "yes",
             "appendfsync": "everysec",
+            "appenddirname": _DATA,
             "save": "",
         }
         argv = ["redis-server"]

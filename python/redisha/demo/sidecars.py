@@ -1,19 +1,23 @@
-"""A sidecar of the demo: ``redisha run`` with one of the Envoy files, as an operator would start it."""
+"""A sidecar of the demo: ``redisha run`` with a file, as an operator would start it."""
 
 import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redisha.demo.children import PORT_TRIES, Child, DemoError, free_port, wait_until
-from redisha.demo.files import envoy_file
 from redisha.errors import ListenError
 
 if TYPE_CHECKING:
     from redis import Redis
+
+Configure: TypeAlias = Callable[[int, int], str]
+"""The text of a configuration, from the port for clients and the port of the admin server."""
+
+_UP_TO_DATE = ("in_sync", "unproven")
 
 
 class Sidecar:
@@ -21,23 +25,17 @@ class Sidecar:
 
     Args:
         name: how the demo calls it.
-        folder: a folder to make for it.
-        template: which of the Envoy files.
-        places: the Redis of each host name in it.
-        other_member: whether it is the other sidecar of the pair.
+        file: where to put its configuration; the folder is made.
+        configure: gives the configuration.
     """
 
-    def __init__(
-        self, name: str, folder: Path, template: str, places: Mapping[str, int], *, other_member: bool = False
-    ) -> None:
-        folder.mkdir(parents=True)
+    def __init__(self, name: str, file: Path, configure: Configure) -> None:
+        file.parent.mkdir(parents=True)
         self.name = name
-        self.file = folder / "envoy.yaml"
+        self.file = file
         self.port = self.admin = 0
-        self._log = folder / "redisha.log"
-        self._template = template
-        self._places = places
-        self._other_member = other_member
+        self._log = file.with_name("redisha.log")
+        self._configure = configure
         self._child: Child | None = None
 
     def start(self) -> None:
@@ -46,11 +44,12 @@ class Sidecar:
         Raises:
             DemoError: it does not start.
         """
+        state = self.file.with_name("state")
         for left in reversed(range(PORT_TRIES)):
             self.port, self.admin = free_port(), free_port()
-            text = envoy_file(self._template, self._places, self.port, self.admin, other_member=self._other_member)
-            self.file.write_text(text)
-            argv = [sys.executable, "-m", "redisha", "run", str(self.file), "--drain-timeout", "1"]
+            self.file.write_text(self._configure(self.port, self.admin))
+            argv = [sys.executable, "-m", "redisha", "run", str(self.file)]
+            argv += ["--state-dir", str(state), "--drain-timeout", "1"]
             self._child = child = Child(argv, self._log)
             child.wait_until(self._is_ready, f"{self.name} is ready", 30)
             if child.exit_code() is None:
@@ -76,16 +75,17 @@ class Sidecar:
 
     def replicas(self) -> list[dict[str, Any]]:
         """What it tells of its mirrors."""
-        found: list[dict[str, Any]] = json.loads(self._get("/replicas?format=json"))["replicas"]
+        found: list[dict[str, Any]] = self._mirrors()["replicas"]
+        return found
+
+    def refills(self) -> list[dict[str, Any]]:
+        """What it tells of primaries that it fills again, or has filled."""
+        found: list[dict[str, Any]] = self._mirrors()["refills"]
         return found
 
     def lag(self) -> int:
         """Writes that the mirrors have not acknowledged yet."""
         return sum(each["lag"] for each in self.replicas())
-
-    def lost(self) -> int:
-        """Writes that the mirrors will never get, because the log was full."""
-        return sum(each["lost_total"] for each in self.replicas())
 
     def wait_in_sync(self, timeout: float = 30.0) -> None:
         """Wait until the mirrors have acknowledged everything.
@@ -94,10 +94,34 @@ class Sidecar:
             DemoError: they have not in time.
         """
         wait_until(
-            lambda: all(each["state"] in ("in_sync", "unproven") and not each["lag"] for each in self.replicas()),
+            lambda: all(each["state"] in _UP_TO_DATE and not each["lag"] for each in self.replicas()),
             f"the mirrors of {self.name} are in sync",
             timeout,
         )
+
+    def states_until_in_sync(self, since: int, timeout: float = 30.0) -> list[str]:
+        """The states of its only mirror until that is in sync again, while clients may go on writing.
+
+        Args:
+            since: ``restarts_total`` of before the mirror was restarted; another one is waited for.
+            timeout: how long.
+
+        Raises:
+            DemoError: it is not in time.
+        """
+        seen: list[str] = []
+
+        def look() -> bool:
+            (mirror,) = self.replicas()
+            state = mirror["state"]
+            if state == "resync" and mirror["resync"]:
+                state += f" ({mirror['resync']})"
+            if not seen or seen[-1] != state:
+                seen.append(state)
+            return bool(mirror["restarts_total"] > since and state == "in_sync")
+
+        wait_until(look, f"the mirror of {self.name} is in sync", timeout)
+        return seen
 
     def readiness(self) -> tuple[int, str]:
         """What ``/ready`` says: its status and its text."""
@@ -109,6 +133,9 @@ class Sidecar:
 
     def _is_ready(self) -> bool:
         return self.readiness()[0] == 200
+
+    def _mirrors(self) -> Any:
+        return json.loads(self._get("/replicas?format=json"))
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:

@@ -3,13 +3,12 @@
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 from redisha.demo.servers import RedisServer
-from redisha.demo.sidecars import Sidecar
+from redisha.demo.sidecars import Configure, Sidecar
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -55,9 +54,9 @@ class Stage:
         server.start()
         return server
 
-    def sidecar(self, name: str, template: str, places: Mapping[str, int], *, other_member: bool = False) -> Sidecar:
-        """Start a sidecar."""
-        sidecar = Sidecar(name, self._folder / name, template, places, other_member=other_member)
+    def sidecar(self, name: str, file: str, configure: Configure) -> Sidecar:
+        """Start a sidecar, with its configuration in a file of this name."""
+        sidecar = Sidecar(name, self._folder / name / file, configure)
         self._sidecars.append(sidecar)
         sidecar.start()
         return sidecar

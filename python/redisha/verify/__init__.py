@@ -2,10 +2,10 @@
 
 ::
 
-    compare ─► keys (SCAN, sizes) ─► fast: a page's DUMPs, byte for byte ──────────────► the same
-                                       └─ not the same there ─► recheck ─► look: by type, with expiry, again and again
-                                                                  └─ differs ─► copier (with repair): DUMP, RESTORE
-    copy_all ─► keys ─► copier
+    compare ─► keys (SCAN) ─► walk ─► fast: pages of values, byte for byte ─────────────► the same
+                                        └─ not the same there ─► recheck ─► look: by type, with expiry, several times
+                                                                   └─ differs ─► copier (with repair): DUMP, RESTORE
+    copy_all ─► keys (SCAN, sizes) ─► copier
 
 Begin with :func:`~redisha.verify.compare.compare` and :func:`~redisha.verify.refill.copy_all`.
 """

@@ -19,6 +19,7 @@ CHUNK_BYTES = 256 << 10
 
 _SMALL = 64 << 10
 _MOST = 10_000
+_LENGTHS = {"list": b"LLEN", "set": b"SCARD", "hash": b"HLEN", "zset": b"ZCARD", "stream": b"XLEN"}
 
 
 class GoneError(Exception):
@@ -58,13 +59,16 @@ class Value:
             raise refusal(self.link.address, args[0].decode(), reply)
         return reply
 
-    def first(self) -> int:
-        """How many elements to ask for at first."""
-        return _MOST if 0 < self.size <= _SMALL else 16
+    async def first(self) -> int:
+        """How many elements to ask for at first; where the size is unknown, one, and then more and more."""
+        if 0 < self.size <= _SMALL:
+            return _MOST
+        length = await self.ask(_LENGTHS[self.kind], self.key) if self.size else 0
+        return self.next(length, self.size) if length else 1
 
     def next(self, count: int, size: int) -> int:
         """How many elements to ask for after ``count`` had ``size`` bytes."""
-        return max(1, min(count * CHUNK_BYTES // max(size, 1), count * 4, _MOST))
+        return max(1, min(CHUNK_BYTES * count // max(size, 1), count * 4, _MOST))
 
 
 async def chunks(value: Value) -> AsyncIterator[list[Element]]:
@@ -106,7 +110,7 @@ async def _zset(value: Value) -> AsyncIterator[list[Element]]:
 
 
 async def _by_rank(value: Value, command: bytes, *options: bytes) -> AsyncIterator[list[bytes]]:
-    start, count = 0, value.first()
+    start, count = 0, await value.first()
     width = 1 + len(options)
     while True:
         items = await value.ask(command, value.key, b"%d" % start, b"%d" % (start + count - 1), *options)
@@ -135,7 +139,7 @@ async def _hash(value: Value) -> AsyncIterator[list[Element]]:
 
 
 async def _by_cursor(value: Value, command: bytes) -> AsyncIterator[list[bytes]]:
-    cursor, count = b"0", value.first()
+    cursor, count = b"0", await value.first()
     while True:
         cursor, items = await value.ask(command, value.key, cursor, b"COUNT", b"%d" % count)
         if items:
@@ -146,7 +150,7 @@ async def _by_cursor(value: Value, command: bytes) -> AsyncIterator[list[bytes]]
 
 
 async def _stream(value: Value) -> AsyncIterator[list[Element]]:
-    start, count = b"-", value.first()
+    start, count = b"-", await value.first()
     while True:
         entries = await value.ask(b"XRANGE", value.key, start, b"+", b"COUNT", b"%d" % count)
         chunk: list[Element] = [(entry, *fields) for entry, fields in entries]

@@ -1,6 +1,6 @@
 """Two servers compared, key by key.
 
-Owns: the way through databases and keys. What it does with a page is in :mod:`redisha.verify.fast`, with a key that
+Owns: the way through databases and keys. What it does with pages is in :mod:`redisha.verify.walk`, with a key that
 is not the same there in :mod:`redisha.verify.recheck`.
 """
 
@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from redisha.verify import functions, keys
 from redisha.verify.case import Case, Verdict
 from redisha.verify.copier import Copier
 from redisha.verify.errors import NoDatabaseError, ServerError
-from redisha.verify.fast import Asked, Fast
 from redisha.verify.options import Options, Progress, Tell
 from redisha.verify.recheck import Recheck
 from redisha.verify.report import Counts, Difference, Report
 from redisha.verify.server import Server
 from redisha.verify.side import Side, hidden, open_sides, wanted
-
-_WINDOW = 3
-"""Pages under way at once."""
+from redisha.verify.walk import Walk
 
 
 async def compare(
@@ -80,8 +76,6 @@ class _Comparison:
         self._a, self._b = a, b
         self._options = options
         self._tell, self._tell_found = progress, found
-        self._fast = Fast(a, b) if a.facts.dump and b.facts.dump else None
-        self._sizes = a.facts.memory and b.facts.memory
         self._recheck = Recheck(a, b, options.passes, options.settle, copier, self._found, self._close)
         self._copier = copier
         self._done = self._total = self._differing = 0
@@ -107,6 +101,7 @@ class _Comparison:
                 share = self._share(each[number], sum(each.values()))
                 if await self._enter(number):
                     await (self._whole(number) if share is None else self._part(number, share))
+                    self._advance("looking again at what differs", number, 0)
             self._recheck.end()
         if self._options.everything:
             await self._functions()
@@ -150,26 +145,11 @@ class _Comparison:
 
     async def _values(self, database: int, batches: AsyncIterator[list[bytes]]) -> None:
         """Compare the values of keys."""
-        links = [self._a.keys, self._b.keys] if self._sizes else []
-        fast = self._fast
-        under_way: deque[Asked] = deque()
-
-        async def judge() -> None:
-            same, suspects = await under_way.popleft().judge()
-            self.report.databases[database].same += same
-            for key in suspects:
+        async for found, count in Walk(self._a, self._b, batches).found():
+            self.report.databases[database].same += found.same
+            for key in found.suspects:
                 await self._recheck.add(database, key)
-
-        async for page in keys.sized(batches, links):
-            for key in page.large if fast is not None else (*page.keys, *page.large):
-                await self._recheck.add(database, key)
-            if fast is not None and page.keys:
-                under_way.append(fast.ask(page.keys))
-            if len(under_way) >= _WINDOW:
-                await judge()
-            self._advance("comparing", database, page.count)
-        while under_way:
-            await judge()
+            self._advance("comparing", database, count)
 
     async def _extra(self, database: int, batches: AsyncIterator[list[bytes]]) -> None:
         """Find keys of B that A does not have."""
@@ -215,7 +195,7 @@ class _Comparison:
             setattr(counts, case.found.value, getattr(counts, case.found.value) + 1)
             counts.repaired += repaired
             self._list(Difference(case.database, case.key, case.found.value, case.detail, repaired, case.error))
-        self._advance("looking again", case.database, 0)
+        self._advance("looking again at what differs", case.database, 0)
 
     def _list(self, difference: Difference) -> None:
         if len(self.report.differences) < self._options.limit:

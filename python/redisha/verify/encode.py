@@ -15,22 +15,26 @@ class Ask:
 
     Attributes:
         prefix: all that is sent before the key.
+        suffix: all that is sent after it.
         width: replies for each key.
     """
 
     prefix: bytes
+    suffix: bytes = b""
     width: int = 1
 
 
-def ask(*args: bytes, before: bytes = b"") -> Ask:
-    """A command whose last argument is the key.
+def ask(*args: bytes, after: tuple[bytes, ...] = (), first: bytes = b"") -> Ask:
+    """A command with a key.
 
     Args:
         args: the arguments before it.
-        before: a command without arguments that is sent right before each.
+        after: the arguments after it.
+        first: a command without arguments that is sent right before each.
     """
-    head = b"*%d\r\n" % (len(args) + 1) + b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args])
-    return Ask(encode_command([before]) + head, 2) if before else Ask(head)
+    head, tail = (b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in part]) for part in (args, after))
+    head = b"*%d\r\n%b" % (len(args) + 1 + len(after), head)
+    return Ask(encode_command([first]) + head, tail, 2) if first else Ask(head, tail)
 
 
 DUMP = ask(b"DUMP")
@@ -39,7 +43,12 @@ DEL = ask(b"DEL")
 TYPE = ask(b"TYPE")
 USAGE = ask(b"MEMORY", b"USAGE")
 PEXPIRETIME = ask(b"PEXPIRETIME")
-TIME_AND_PTTL = ask(b"PTTL", before=b"TIME")
+TIME_AND_PTTL = ask(b"PTTL", first=b"TIME")
+
+HEAD_BYTES = 4096
+"""Of a string that are read at first."""
+
+HEAD = ask(b"GETRANGE", after=(b"0", b"%d" % (HEAD_BYTES - 1)))
 
 
 def per_key(keys: Sequence[bytes], *asks: Ask) -> tuple[bytes, int]:
@@ -49,7 +58,7 @@ def per_key(keys: Sequence[bytes], *asks: Ask) -> tuple[bytes, int]:
         The commands as bytes, and how many replies come.
     """
     bulks = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
-    text = b"".join([one.prefix + one.prefix.join(bulks) for one in asks])
+    text = b"".join([one.prefix + (one.suffix + one.prefix).join(bulks) + one.suffix for one in asks])
     return text, len(keys) * sum(one.width for one in asks)
 
 

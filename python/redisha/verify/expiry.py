@@ -24,9 +24,9 @@ def read(address: str, reply: object) -> int:
     Raises:
         ServerError: the server refused it.
     """
+    if isinstance(reply, int):
+        return reply
     match reply:
-        case int(moment):
-            return moment
         case [[bytes(seconds), bytes(micros)], int(left)]:
             return left if left < 0 else int(seconds) * 1000 + int(micros) // 1000 + left
         case ReplyError() as error:

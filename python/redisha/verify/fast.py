@@ -1,87 +1,119 @@
 """Whole pages of keys compared as the bytes that both servers answer.
 
 Owns: what can be said fast: that keys are the same. Never: says that one differs; equal values may look different.
+
+Strings are read as they are, up to a limit, so that the answers are bounded whatever their sizes; everything else is
+read by ``DUMP``, after its size was asked. Only the order of hash tables is looked into.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from redisha.core import ReplyError
 from redisha.verify import expiry
 from redisha.verify.digest import FOOTER
-from redisha.verify.encode import DUMP, columns, per_key
-from redisha.verify.errors import check
+from redisha.verify.dumped import same_elements
+from redisha.verify.encode import DUMP, HEAD, HEAD_BYTES, Ask, columns, per_key
+from redisha.verify.errors import refusal
 from redisha.verify.side import Side
 
+_WRONG_TYPE = "WRONGTYPE"
 
-class _Half:
-    """One server's part; its connection ``pages`` is used."""
 
-    def __init__(self, side: Side) -> None:
-        self._side = side
-        self.asks = (DUMP, expiry.question(side.facts.expiretime))
+@dataclass(slots=True)
+class Found:
+    """What the fast comparison of a page says.
 
-    def request(self, commands: bytes, count: int) -> asyncio.Future[bytes]:
-        """Send what :func:`~redisha.verify.encode.per_key` made."""
-        return self._side.pages.request(commands, count)
+    Attributes:
+        same: how many keys are the same.
+        suspects: keys that may differ.
+        long: strings that were not read to their ends.
+        bytes: that a server answered.
+    """
 
-    def values(self, raw: bytes, count: int) -> list[tuple[bytes, int] | None]:
-        """Each key's payload, without its footer, and its expiry; None for one that is gone."""
-        payloads, times = columns(raw, count, *self.asks)
-        check(self._side.address, "DUMP", payloads)
+    same: int = 0
+    suspects: list[bytes] = field(default_factory=list)
+    long: list[bytes] = field(default_factory=list)
+    bytes: int = 0
+
+
+class Page:
+    """Some keys that are under way on both servers.
+
+    Args:
+        sides: the servers; their connections ``pages`` are used.
+        keys: strings, if the question is ``HEAD``.
+        question: ``HEAD`` or ``DUMP``.
+    """
+
+    def __init__(self, sides: tuple[Side, Side], keys: Sequence[bytes], question: Ask) -> None:
+        self._sides = sides
+        self._keys = keys
+        self._dumped = question is DUMP
+        self._asks = [(question, expiry.question(side.facts.expiretime)) for side in sides]
+        one, other = self._asks
+        commands = per_key(keys, *one)
+        self._raw: list[asyncio.Future[bytes]] = [
+            sides[0].pages.request(*commands),
+            sides[1].pages.request(*(commands if one == other else per_key(keys, *other))),
+        ]
+
+    async def judge(self) -> Found:
+        """Wait for the answers and compare them; a key that neither server has any more counts as nothing.
+
+        Raises:
+            ServerError: a server is lost, or refuses what is asked.
+        """
+        a, b = [await raw for raw in self._raw]
+        exact = all(side.facts.expiretime for side in self._sides)
+        found = Found(bytes=max(len(a), len(b)))
+        if exact and a == b and not self._uneven(a):
+            found.same = len(self._keys)
+            return found
+        for key, here, there in zip(self._keys, self._values(0, a), self._values(1, b), strict=True):
+            if here is None or there is None:
+                found.suspects += [key] if here is not there else []
+            elif not (expiry.equal(here[1], there[1], exact) and self._equal(here[0], there[0])):
+                found.suspects.append(key)
+            elif not self._dumped and len(here[0]) == HEAD_BYTES:
+                found.long.append(key)
+            else:
+                found.same += 1
+        return found
+
+    def _equal(self, here: bytes, there: bytes) -> bool:
+        return here == there or (self._dumped and same_elements(here, there))
+
+    def _uneven(self, raw: bytes) -> bool:
+        """Whether it has to be looked into: errors, keys that are gone, long strings, or data that looks like them."""
+        if raw.startswith(b"-") or b"\r\n-" in raw or b":-2\r\n" in raw:
+            return True
+        return b"$-1\r\n" in raw if self._dumped else b"$%d\r\n" % HEAD_BYTES in raw
+
+    def _values(self, side: int, raw: bytes) -> list[tuple[bytes, int] | None]:
+        """Each key's payload, without its footer, or string, and its expiry; None for one that is gone."""
+        address = self._sides[side].address
+        payloads, times = columns(raw, len(self._keys), *self._asks[side])
         found: list[tuple[bytes, int] | None] = []
         for payload, reply in zip(payloads, times, strict=True):
-            moment = expiry.read(self._side.address, reply)
-            there = isinstance(payload, bytes) and moment != expiry.GONE
-            found.append((payload[:-FOOTER], moment) if isinstance(payload, bytes) and there else None)
+            moment = expiry.read(address, reply)
+            if isinstance(payload, ReplyError) and not str(payload).startswith(_WRONG_TYPE):
+                raise refusal(address, "DUMP" if self._dumped else "GETRANGE", payload)
+            if moment == expiry.GONE or not isinstance(payload, bytes):
+                found.append(None)
+            else:
+                found.append((payload[:-FOOTER] if self._dumped else payload, moment))
         return found
 
 
-class Fast:
-    """The fast comparison of two servers, both of which allow ``DUMP``."""
-
-    def __init__(self, a: Side, b: Side) -> None:
-        self.a, self.b = _Half(a), _Half(b)
-        self.exact = a.facts.expiretime and b.facts.expiretime
-
-    def ask(self, keys: Sequence[bytes]) -> Asked:
-        """Ask both servers for these keys."""
-        return Asked(self, keys)
+def heads(a: Side, b: Side, keys: Sequence[bytes]) -> Page:
+    """Ask for strings."""
+    return Page((a, b), keys, HEAD)
 
 
-class Asked:
-    """A page that is under way on both servers; made by :meth:`Fast.ask`."""
-
-    def __init__(self, fast: Fast, keys: Sequence[bytes]) -> None:
-        self._fast = fast
-        self._keys = keys
-        commands = per_key(keys, *fast.a.asks)
-        self._a = fast.a.request(*commands)
-        self._b = fast.b.request(*(commands if fast.a.asks == fast.b.asks else per_key(keys, *fast.b.asks)))
-
-    async def judge(self) -> tuple[int, list[bytes]]:
-        """How many keys are the same, and which ones are suspicious; a key that neither has any more is neither.
-
-        Raises:
-            ServerError: a server is lost, or refuses ``DUMP``.
-        """
-        fast, count = self._fast, len(self._keys)
-        a, b = await self._a, await self._b
-        if fast.exact and a == b and not _uneven(a):
-            return count, []
-        same, suspects = 0, []
-        for key, here, there in zip(self._keys, fast.a.values(a, count), fast.b.values(b, count), strict=True):
-            if here is None or there is None:
-                if here is not there:
-                    suspects.append(key)
-            elif here[0] == there[0] and expiry.equal(here[1], there[1], fast.exact):
-                same += 1
-            else:
-                suspects.append(key)
-        return same, suspects
-
-
-def _uneven(raw: bytes) -> bool:
-    """Whether there may be errors in it, or keys that are gone. Data may look like them: then it is looked into."""
-    return raw.startswith(b"-") or b"\r\n-" in raw or b"$-1\r\n" in raw or b":-2\r\n" in raw
+def dumps(a: Side, b: Side, keys: Sequence[bytes]) -> Page:
+    """Ask for values of any type that are not large."""
+    return Page((a, b), keys, DUMP)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from redisha.core import ReplyError, encode_command
-from redisha.verify.encode import EXISTS, USAGE, columns, number, per_key
+from redisha.verify.encode import EXISTS, TYPE, USAGE, columns, number, per_key
 from redisha.verify.errors import ServerError, check, refusal
 from redisha.verify.link import Link, parse
 
@@ -98,33 +98,64 @@ def _scanned(link: Link, raw: bytes) -> tuple[bytes, list[bytes]]:
             raise ServerError(f"{link.address} is no Redis: it answered SCAN with {other!r:.60}")
 
 
-async def sized(batches: AsyncIterator[list[bytes]], links: Sequence[Link]) -> AsyncIterator[Page]:
-    """Keys in pages by the size of their values, the larger one where the servers differ.
+async def typed(batches: AsyncIterator[list[bytes]], link: Link) -> AsyncIterator[tuple[list[bytes], list[bytes]]]:
+    """Keys that are strings on this server, and the others; one batch is under way while the next comes."""
+    waiting: deque[tuple[list[bytes], asyncio.Future[bytes]]] = deque()
+    async for keys in batches:
+        waiting.append((keys, link.request(*per_key(keys, TYPE))))
+        if len(waiting) > 1:
+            yield _parted(link, *(await _answered(waiting)))
+    while waiting:
+        yield _parted(link, *(await _answered(waiting)))
+
+
+async def _answered(waiting: deque[tuple[list[bytes], asyncio.Future[bytes]]]) -> tuple[list[bytes], bytes]:
+    keys, raw = waiting.popleft()
+    return keys, await raw
+
+
+def _parted(link: Link, keys: list[bytes], raw: bytes) -> tuple[list[bytes], list[bytes]]:
+    if raw == b"+string\r\n" * len(keys):
+        return keys, []
+    types = columns(raw, len(keys), TYPE)[0]
+    check(link.address, "TYPE", types)
+    strings = [key for key, kind in zip(keys, types, strict=True) if kind == b"string"]
+    return strings, [key for key, kind in zip(keys, types, strict=True) if kind != b"string"]
+
+
+class Sizing:
+    """Keys whose sizes are under way.
 
     Args:
-        batches: keys as they come; the sizes of one batch are under way while the next comes.
-        links: the servers to ask for sizes; none where one of them does not tell.
+        keys: the keys.
+        links: the servers to ask; none where one of them does not tell.
     """
-    if not links:
-        async for keys in batches:
-            for start in range(0, len(keys), UNSIZED_KEYS):
-                yield Page(keys[start : start + UNSIZED_KEYS], [])
-        return
-    waiting: deque[tuple[list[bytes], list[asyncio.Future[bytes]]]] = deque()
+
+    def __init__(self, keys: list[bytes], links: Sequence[Link]) -> None:
+        self._keys = keys
+        commands = per_key(keys, USAGE) if links else (b"", 0)
+        self._sizes = [link.request(*commands) for link in links]
+
+    async def pages(self) -> list[Page]:
+        """The keys in pages by the size of their values, the larger one where the servers differ."""
+        keys = self._keys
+        each = [numbers(await raw, len(keys)) for raw in self._sizes]
+        if not each:
+            return [Page(keys[start : start + UNSIZED_KEYS], []) for start in range(0, len(keys), UNSIZED_KEYS)]
+        return pack(keys, each[0] if len(each) == 1 else list(map(max, *each)))
+
+
+async def sized(batches: AsyncIterator[list[bytes]], links: Sequence[Link]) -> AsyncIterator[Page]:
+    """Keys in pages, as by :class:`Sizing`; the sizes of one batch are under way while the next comes."""
+    waiting: deque[Sizing] = deque()
     async for keys in batches:
-        commands = per_key(keys, USAGE)
-        waiting.append((keys, [link.request(*commands) for link in links]))
+        waiting.append(Sizing(keys, links))
         if len(waiting) > 1:
-            for page in await _packed(*waiting.popleft()):
+            for page in await waiting.popleft().pages():
                 yield page
     while waiting:
-        for page in await _packed(*waiting.popleft()):
+        for page in await waiting.popleft().pages():
             yield page
-
-
-async def _packed(keys: list[bytes], sizes: list[asyncio.Future[bytes]]) -> list[Page]:
-    each = [numbers(await raw, len(keys)) for raw in sizes]
-    return pack(keys, each[0] if len(each) == 1 else list(map(max, *each)))
 
 
 async def absent(link: Link, keys: Sequence[bytes]) -> list[bytes]:

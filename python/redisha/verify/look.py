@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeAlias
@@ -21,8 +21,11 @@ from redisha.verify.encode import TYPE, USAGE, columns, number, per_key, text
 from redisha.verify.errors import ServerError, check
 from redisha.verify.side import Side
 
-SMALL = 64 << 10
-"""Values up to here are read side by side, larger ones one by one."""
+AT_ONCE_BYTES = 2 << 20
+"""Of values that are read side by side."""
+
+UNKNOWN_BYTES = 64 << 10
+"""What a value counts for when a server does not tell its size."""
 
 _SOON_MS = 1000
 
@@ -83,7 +86,7 @@ class Look:
         if seen is None:
             return b""
         when = seen.expiry if self.exact else min(seen.expiry, 0)
-        return blake2b(b"%b %d %b" % (seen.kind.encode(), when, seen.digest), digest_size=DIGEST_BYTES).digest()
+        return b"%b %d %b" % (seen.kind.encode(), when, seen.digest)
 
     @property
     def detail(self) -> str:
@@ -118,12 +121,24 @@ async def look(a: Side, b: Side, keys: Sequence[bytes]) -> list[Look]:
     async def fill(at: int, side: int, head: Head) -> None:
         seen[at][side] = await _seen(*head, counters)
 
-    todo = [(at, side, head) for at in alike for side, head in enumerate(pairs[at]) if head]
-    await asyncio.gather(*(fill(*each) for each in todo if each[2][0].size <= SMALL))
-    for each in todo:
-        if each[2][0].size > SMALL:
-            await fill(*each)
+    for some in _portions([(at, side, head) for at in alike for side, head in enumerate(pairs[at]) if head]):
+        await asyncio.gather(*(fill(*each) for each in some))
     return [Look(one, other, exact) for one, other in seen]
+
+
+def _portions(todo: list[tuple[int, int, Head]]) -> Iterator[list[tuple[int, int, Head]]]:
+    """What is read side by side: many small values, or a large one."""
+    some: list[tuple[int, int, Head]] = []
+    size = 0
+    for each in todo:
+        more = each[2][0].size or UNKNOWN_BYTES
+        if some and size + more > AT_ONCE_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(each)
+        size += more
+    if some:
+        yield some
 
 
 def _alike(a: Head, b: Head, exact: bool) -> bool:

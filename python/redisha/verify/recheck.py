@@ -22,7 +22,7 @@ WAITING_MOST = 50_000
 WAITING_BYTES = 8 << 20
 """Of their names."""
 
-_BATCH = 128
+_BATCH = 512
 _COPIES = 3
 
 Told: TypeAlias = Callable[[Case, Verdict], None]

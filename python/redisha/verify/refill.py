@@ -164,6 +164,7 @@ class _Copy:
             await forward()
         while written:
             await self._finish(*written.popleft())
+        await self._pace()
 
     async def _pace(self) -> None:
         """Wait if it is ahead of the limits."""

@@ -54,6 +54,8 @@ pub struct Redis {
     pub is_modern: bool,
     /// It takes no payload of the primary's: that is of a newer version.
     pub refuses_payloads: bool,
+    /// It says that it writes an append-only file.
+    pub keeps_aof: bool,
     /// Nobody may `DUMP`.
     pub forbids_dump: bool,
     /// Older copies of its data.
@@ -94,6 +96,7 @@ impl Redis {
             libraries: Libraries::new(),
             is_modern: true,
             refuses_payloads: false,
+            keeps_aof: false,
             forbids_dump: false,
             saves: Vec::new(),
             ran: HashMap::new(),
@@ -344,7 +347,10 @@ impl Redis {
                 format!("# Server\r\nredis_version:{version}\r\nrun_id:{}-{}\r\n", self.name, self.runs)
             }
             b"keyspace" => self.keyspace(),
-            b"persistence" => format!("loading:{}\r\nloading_loaded_perc:50\r\n", u8::from(loading)),
+            b"persistence" => {
+                let aof = u8::from(self.keeps_aof);
+                format!("loading:{}\r\nloading_loaded_perc:50\r\naof_enabled:{aof}\r\n", u8::from(loading))
+            }
             _ => "role:master\r\n".to_owned(),
         };
         Value::Bulk(text.into_bytes())

@@ -56,6 +56,8 @@ pub struct Options {
     pub foreign: bool,
     /// Whether each Redis knows functions. A mirror that is older than the primary takes no payloads of it.
     pub modern: [bool; 3],
+    /// The primary says that it writes an append-only file: what it comes back with counts for more.
+    pub aof: bool,
     /// The primary lets nobody `DUMP`.
     pub no_dump: bool,
     pub steps: u32,
@@ -172,6 +174,7 @@ impl World {
             mirror.refuses_payloads = options.modern[0] && !mirror.is_modern;
         }
         redises[0].forbids_dump = options.no_dump;
+        redises[0].keeps_aof = options.aof;
         redises[0].takes_relative_time = options.reload;
         population::settle(&mut redises, &options, &mut rng);
         let room = rng.pick(&[600, 9_000, 70_000, 300_000]);
