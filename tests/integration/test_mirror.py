@@ -119,7 +119,12 @@ LATE: list[list[tuple[Arg, ...]]] = [
     [("RENAME", "k", "other"), ("PERSIST", "other")],
     [("COPY", "k", "other"), ("PERSIST", "other")],
     [("MULTI",), ("INCR", "k"), ("PERSIST", "k"), ("EXEC",)],
+    [("MULTI",), ("SETRANGE", "k", 3, "x"), ("EXPIRE", "k", 1000), ("EXEC",)],
+    [("MULTI",), ("COPY", "k", "a"), ("COPY", "a", "b"), ("APPEND", "b", "x"), ("PERSIST", "b"), ("EXEC",)],
     [("EVAL", "return redis.call('persist', KEYS[1])", 1, "k")],
+    [("BITOP", "OR", "other", "k")],
+    [("ZADD", "z", 3, "a"), ("PEXPIRE", "z", 200), ("ZADD", "y", 1, "a"), ("ZUNIONSTORE", "other", 2, "y", "z")],
+    [("RPUSH", "l", "a"), ("PEXPIRE", "l", 200), ("RPUSH", "j", "b"), ("RPOPLPUSH", "j", "l"), ("PERSIST", "l")],
 ]
 
 
@@ -132,24 +137,33 @@ MORTAL: list[list[tuple[Arg, ...]]] = [
     [("APPEND", "k", "1")],
     [("SETRANGE", "k", 3, "x")],
     [("SETBIT", "k", 9, 1)],
+    [("SETBIT", "k", 1, 1), ("BITFIELD", "k", "SET", "u8", 0, 1), ("PFADD", "p", "a")],
+    [("SADD", "s", "a"), ("PEXPIRE", "s", 200), ("SADD", "s", "b")],
+    [("HSET", "h", "f", 1), ("PEXPIRE", "h", 200), ("HSET", "h", "g", 1), ("HINCRBYFLOAT", "h", "f", "0.5")],
+    [("ZADD", "z", 1, "a"), ("PEXPIRE", "z", 200), ("ZINCRBY", "z", 1, "b")],
+    [("XADD", "x", "*", "f", 1), ("PEXPIRE", "x", 200), ("XADD", "x", "*", "f", 2)],
+    [("PFADD", "p", "a"), ("PEXPIRE", "p", 200), ("PFADD", "p", "b"), ("PFMERGE", "p", "q")],
+    [("SADD", "s", "a"), ("PEXPIRE", "s", 200), ("SADD", "r", "b"), ("SMOVE", "r", "s", "b")],
     [("RENAME", "k", "other"), ("APPEND", "other", "x")],
-    [("COPY", "k", "other"), ("SET", "k", 8, "KEEPTTL")],
+    [("COPY", "k", "other"), ("SET", "k", 8, "KEEPTTL"), ("SETRANGE", "other", 3, "x")],
     [("MULTI",), ("INCR", "k"), ("SET", "k", 7, "KEEPTTL"), ("EXEC",)],
+    [("MULTI",), ("SET", "m", 0, "NX", "PX", 200), ("INCR", "m"), ("EXEC",)],
+    [("MULTI",), ("SELECT", 63), ("SET", "s", 0, "PX", 200), ("SETRANGE", "s", 1, 1), ("EXEC",)],
     [("EVAL", "return redis.call('incr', KEYS[1])", 1, "k")],
 ]
 
 
-# A mirror's replies do not tell that a life had ended before SET KEEPTTL, SETRANGE, SETBIT …: docs/consistency.md.
-UNSEEN = pytest.mark.xfail(strict=True, reason="an effect does not carry the expiry that it built on")
-
-
-@pytest.mark.parametrize(
-    "cases", [pytest.param(LATE, id="longer-life"), pytest.param(MORTAL, id="mortal", marks=UNSEEN)]
-)
+@pytest.mark.parametrize("cases", [pytest.param(LATE, id="longer-life"), pytest.param(MORTAL, id="mortal")])
+@pytest.mark.parametrize("known", [pytest.param(False, id="fresh"), pytest.param(True, id="expiring-from-the-start")])
 def test_expired_before_the_mirror_got_it(
-    proxy: Sidecar, primary: RedisServer, mirror: RedisServer, cases: list[list[tuple[Arg, ...]]]
+    sidecar, redis_server, cases: list[list[tuple[Arg, ...]]], known: bool
 ) -> None:
     """Keys are written on top of a life that ends soon; the mirror hears of it all after that life has ended."""
+    primary, mirror = redis_server(databases="64"), redis_server(databases="64")
+    if known:
+        primary.cli("SET", "mortal", 1, "EX", 1000)
+        mirror.cli("SET", "mortal", 1, "PXAT", primary.cli("PEXPIRETIME", "mortal"))
+    proxy = sidecar(configs.mirrored(primary.address, mirror.address))
     with proxy.conn() as conn:
         mirror.pause()
         try:
@@ -159,6 +173,40 @@ def test_expired_before_the_mirror_got_it(
             wait.until(lambda: _milliseconds(primary) > end, "the first lives are over")
         finally:
             mirror.resume()
+    assert_equal(primary, mirror)
+
+
+@pytest.mark.parametrize("carry", [("COPY", "k", "other"), ("RENAME", "k", "other")], ids=["copy", "rename"])
+def test_an_expiry_is_known_by_the_name_it_was_carried_to(
+    proxy: Sidecar, primary: RedisServer, mirror: RedisServer, carry: tuple[Arg, ...]
+) -> None:
+    """The mirror gets the expiry in time, and under its new name what is written on top of it too late."""
+    with proxy.conn() as conn:
+        conn.pipeline(("SET", "k", 1, "PX", 400), carry)
+        wait.until(lambda: in_sync(proxy), "the mirror has it")
+        mirror.pause()
+        try:
+            conn.command("SETRANGE", "other", 1, "x")
+            end = _milliseconds(primary) + 450
+            wait.until(lambda: _milliseconds(primary) > end, "its life is over")
+        finally:
+            mirror.resume()
+    assert_equal(primary, mirror)
+
+
+def test_a_primary_that_does_not_tell_expiry_times(proxy: Sidecar, primary: RedisServer, mirror: RedisServer) -> None:
+    """Its ACL forbids it: clients are answered as ever, and what the mirror's replies tell is still put right."""
+    primary.cli("ACL", "SETUSER", "default", "-pexpiretime")
+    try:
+        with proxy.conn() as conn:
+            replies = conn.pipeline(("SET", "n", 1, "EX", 1000), *[("INCR", "n")] * 100, ("GET", "n"))
+            assert replies[-1] == b"$3\r\n101\r\n"
+            transaction = conn.pipeline(("MULTI",), ("INCR", "n"), ("HSET", "h", "f", 1), ("EXEC",))
+            assert transaction[-1] == b"*2\r\n:102\r\n:1\r\n"
+        endpoints = proxy.stats()["endpoints"]
+        assert any("PEXPIRETIME is refused" in each["reason"] for each in endpoints), endpoints
+    finally:
+        primary.cli("ACL", "SETUSER", "default", "+pexpiretime")
     assert_equal(primary, mirror)
 
 

@@ -34,6 +34,7 @@ def test_the_whole_json() -> None:
     }
     assert json.loads(plan.to_json()) == {
         "generation": 7,
+        "host": "",
         "state_dir": "/var/lib/redisha",
         "limits": {
             "max_clients": 10000,

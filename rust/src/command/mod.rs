@@ -9,6 +9,7 @@
 //! Owns the table and what follows from it alone. Never looks at data, at a reply or at a connection. A name that is
 //! not in the table is a write whose keys are unknown, never a read: [`lookup`] gives `None` and the caller acts on it.
 
+mod expiry;
 mod flags;
 pub mod keys;
 mod lookup;
@@ -17,6 +18,7 @@ pub mod slot;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use expiry::Expiry;
 pub use flags::Flags;
 pub use keys::{KeyShape, KeysResult, first_key, keys, needs_private, other_db};
 pub use lookup::lookup;
@@ -123,6 +125,8 @@ pub struct Command {
     pub effect: EffectClass,
     /// Which types its reply can have. See [`Command::simple_reply`].
     pub reply: ReplyClass,
+    /// What it has to do with the expiry of its keys.
+    pub expiry: Expiry,
     /// Who handles it. A container's own treatment is that of a subcommand the table does not know.
     pub treatment: Treatment,
     /// The rows of its subcommands; empty unless it is a container.
@@ -141,6 +145,7 @@ macro_rules! row {
             shape: $crate::command::KeyShape::$keys $(($($at),*))?,
             effect: $crate::command::EffectClass::$effect,
             reply: $crate::command::ReplyClass::$reply,
+            expiry: $crate::command::Expiry::of($name, $crate::command::EffectClass::$effect),
             treatment: $crate::command::Treatment::$treatment,
             subcommands: ($first, $end),
         }

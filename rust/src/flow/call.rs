@@ -2,6 +2,7 @@
 
 use crate::command::Command;
 use crate::flow::effect::{Kind, Rule};
+use crate::flow::expiry::ExpiryCall;
 use crate::flow::resync::Step;
 
 use super::ticket::Ticket;
@@ -20,6 +21,8 @@ pub enum Call {
     Transaction(Box<TransactionCall>),
     /// A key being copied to replicas.
     Sync(Box<SyncCall>),
+    /// When a key ends, for the command that follows.
+    Expiry(ExpiryCall),
     /// A database being proven; for a client's own `SELECT` with its ticket.
     Select {
         /// The database.

@@ -45,6 +45,12 @@ impl Engine {
         match role {
             Role::Serve => {
                 let primary = self.upstreams[key].endpoint;
+                let endpoint = &mut self.endpoints[primary];
+                if let Some(sequencer) =
+                    endpoint.sequencer.as_mut().filter(|_| endpoint.serve[0] == Some(key))
+                {
+                    sequencer.expiring.connected(&identity);
+                }
                 self.primary_ready(primary, key);
                 self.wake_waiters(key);
                 self.touch_sequencer(primary);

@@ -7,6 +7,7 @@ use super::Engine;
 use super::call::{Call, ClientCall, Convert, NO_ENTRY, UNKNOWN};
 use super::copy::copies_behind;
 use super::effect::{self, Rule};
+use super::expiry::minds_expiry;
 use super::ingress::{Incoming, Step};
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
@@ -96,6 +97,9 @@ impl Engine {
             }
             if place.mixed && rule != Rule::Never {
                 rule = Rule::Sync;
+            }
+            if minds_expiry(command, request) {
+                rule = self.mind_expiry(key, command, request, rule);
             }
             if rule != Rule::Never && !copies_behind(rule) {
                 let publishes = command.is_some_and(|c| c.flags.contains(Flags::PUBSUB));

@@ -32,6 +32,8 @@ pub struct Identity {
     pub aof: bool,
     /// It has no key, but for the markers.
     pub empty: bool,
+    /// It may have had keys with an expiry when the connection was made.
+    pub expires: bool,
 }
 
 impl Identity {
@@ -161,7 +163,7 @@ impl Handshake {
             databases: 1,
             keyspace: Vec::new(),
             second: false,
-            identity: Identity { max_bulk: u64::MAX, ..Identity::default() },
+            identity: Identity { max_bulk: u64::MAX, expires: true, ..Identity::default() },
         }
     }
 
@@ -190,7 +192,10 @@ impl Handshake {
                 let value = reply.elements().nth(1).and_then(Reply::text).and_then(parse_integer);
                 self.databases = value.and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
             }
-            Step::Keyspace => self.keyspace = databases(&text),
+            Step::Keyspace => {
+                self.identity.expires = super::expiring::keyspace_expires(&text);
+                self.keyspace = databases(&text);
+            }
             Step::Libraries if reply.is_error() => {
                 self.identity.place = Place::Hash(self.databases.saturating_sub(1));
             }

@@ -84,6 +84,18 @@ pub struct Log {
     decided: u64,
     store: Store,
     committed: u64,
+    /// Keys that end, on which entries build: in the order of the entries.
+    ends: VecDeque<End>,
+}
+
+/// The end of a key's life on which an entry builds.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    position: u64,
+    /// The key's hash.
+    key: u64,
+    /// Milliseconds since 1970.
+    at: u64,
 }
 
 impl Log {
@@ -123,6 +135,24 @@ impl Log {
         if let Some(entry) = self.entries.get_mut(position.wrapping_sub(self.first) as usize) {
             entry.digest = digest;
         }
+    }
+
+    /// The entry at `position` builds on a key whose life ends `at` a time. Told in the order of the entries.
+    pub fn set_end(&mut self, position: u64, key: u64, at: u64) {
+        debug_assert!(self.ends.back().is_none_or(|last| last.position <= position));
+        self.ends.push_back(End { position, key, at });
+    }
+
+    /// Whether any entry builds on a key that ends.
+    #[inline]
+    pub fn has_ends(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// The keys that end on which the entry at `position` builds, each with its time.
+    pub fn ends(&self, position: u64) -> impl Iterator<Item = (u64, u64)> {
+        let from = self.ends.partition_point(|end| end.position < position);
+        self.ends.range(from..).take_while(move |end| end.position == position).map(|end| (end.key, end.at))
     }
 
     /// Decide the oldest pending entry. `effect`: other bytes than the command's, with the replies they give.
@@ -176,11 +206,14 @@ impl Log {
                 self.store.release(entry.piece);
             }
         }
+        while self.ends.front().is_some_and(|end| end.position < self.first) {
+            self.ends.pop_front();
+        }
     }
 
     /// Bytes held, in whole chunks and entries.
     pub fn held(&self) -> usize {
-        self.store.held() + self.entries.len() * size_of::<Entry>()
+        self.store.held() + self.entries.len() * size_of::<Entry>() + self.ends.len() * size_of::<End>()
     }
 
     /// Entries kept.
@@ -203,6 +236,7 @@ impl Log {
         if self.entries.is_empty() {
             self.store.shrink();
             self.entries.shrink_to(64);
+            self.ends.shrink_to(64);
         }
     }
 }
@@ -239,6 +273,28 @@ mod tests {
         let entry = *log.get(60).expect("pending entries stay");
         assert_eq!(log.bytes(&entry), [60; 10]);
         assert!(log.get(59).is_none());
+    }
+
+    #[test]
+    fn ends_live_as_long_as_their_entries() {
+        let mut log = Log::default();
+        for i in 0..5 {
+            log.append(b"INCR k", ENTRY);
+            if i != 2 {
+                log.set_end(i, 7, 100 + i);
+                log.set_end(i, 8, 200 + i);
+            }
+        }
+        assert!(log.ends(2).next().is_none());
+        assert_eq!(log.ends(3).collect::<Vec<_>>(), [(7, 103), (8, 203)]);
+        for i in 0..5 {
+            log.decide(i, State::Nothing, None);
+        }
+        log.trim(4);
+        assert!(log.ends(3).next().is_none());
+        assert_eq!(log.ends(4).count(), 2);
+        log.trim(5);
+        assert!(!log.has_ends());
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::call::Call;
 use crate::command::lookup;
 use crate::resp::{RequestScanner, Scanned};
 
+use super::expiry::doubt_ended;
 use super::handshake::database;
-use super::keys::{ANY, keys_of};
+use super::keys::{ANY, keys_beside, keys_of, name_one_key};
 use super::log::{Entry, Kind, State, UNCHECKED, digest};
 use super::replica::{FUNCTIONS, Key, Need, Replica, WINDOW};
 use super::sequencer::Sequencer;
@@ -185,6 +186,9 @@ impl Engine {
                 replica.stats.label.set("reason", format!("it refused an effect: {text}"));
             }
         }
+        if log.has_ends() {
+            doubt_ended(replica, log, position, self.now);
+        }
         // Now, and not when it was sent: an effect before it may have been refused since.
         let target = replica.target;
         let flushed = replica.sisters
@@ -297,9 +301,9 @@ fn is_wanted(entry: &Entry, replica: &Replica, now_ms: u64) -> bool {
         && !(late && matches!(entry.kind, Kind::Read | Kind::Publish))
 }
 
-/// An effect of several keys, one of which is in doubt, puts them all in doubt.
+/// A command of several keys, one of which is in doubt, puts them all in doubt.
 fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
-    if entry.kind != Kind::Write {
+    if entry.kind != Kind::Write || name_one_key(bytes) {
         return;
     }
     let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes, position) };
@@ -307,10 +311,16 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
     // that comes and goes may be missed by both scans.
     let looking = replica.resync.as_ref().filter(|r| r.sole && r.is_looking());
     let in_scope = keys.iter().any(|(db, name)| looking.is_some_and(|r| r.scope.has(*db, name)));
-    let spreads = keys.len() > 1 && (in_scope || keys.iter().any(|k| replica.repair.contains(k)));
-    if spreads || (in_scope && !overwrites(bytes)) {
+    let single = keys.len() == 1;
+    if in_scope && (!single || !overwrites(bytes)) {
         for key in keys {
             replica.doubt(key, position);
+        }
+    } else if !single && keys.iter().any(|k| replica.repair.contains(k)) {
+        // With a SELECT in it, which database a command was in is not known.
+        let beside = |replica: &Replica| keys_beside(bytes, entry.db, |k| replica.repair.contains(k));
+        for key in if entry.selects { keys } else { beside(replica) } {
+            replica.spread(key, position);
         }
     }
 }

@@ -25,6 +25,8 @@ mod connection;
 mod copy;
 mod dirty;
 pub mod effect;
+mod expiring;
+mod expiry;
 mod forward;
 mod generation;
 mod handshake;

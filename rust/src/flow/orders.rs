@@ -8,6 +8,7 @@ use super::sequencer::Proof;
 impl Engine {
     /// What the operator wants of the replicas of a cluster.
     pub fn resync(&mut self, cluster: &str, action: Action) {
+        self.upkeep_at = 0; // what it changes is shown at once
         for key in 0..self.endpoints.capacity() {
             let Some(endpoint) = self.endpoints.get(key) else { continue };
             let of_primary = endpoint.cluster == cluster;

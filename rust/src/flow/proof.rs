@@ -222,7 +222,8 @@ impl Engine {
                 return false;
             };
             let mut targets = self.listeners.iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
-            let whole = targets.all(|t| t.endpoint != key || t.writes & (1 << r.bit) != 0);
+            // What no mirror has cannot be had back from one.
+            let whole = targets.all(|t| t.endpoint != key || t.writes == 0 || t.writes & (1 << r.bit) != 0);
             let complete = |m: &Marker| {
                 m.set == owner.set && m.part == Part::Mirror && m.sole && !m.partial && m.generation >= marked
             };

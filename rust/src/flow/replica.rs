@@ -1,6 +1,7 @@
 //! One receiver of a sequencer's log, and the keys that must be copied to it whole.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -15,6 +16,8 @@ use super::resync::Resync;
 pub const WINDOW: u64 = 4096;
 /// Most keys that wait to be copied; past it the replica has lost effects.
 const REPAIR_MAX: usize = 100_000;
+/// Most of them whose copy waits for a time to come.
+const LATER_MAX: usize = REPAIR_MAX / 2;
 /// Pause of all copies after one was refused: at first, and at most.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
 
@@ -128,11 +131,7 @@ pub enum Need {
 impl Replica {
     /// A key may differ there as of `position`, until it is copied.
     pub fn doubt(&mut self, key: Key, position: u64) {
-        if key.0 == FUNCTIONS {
-            self.map.mark_functions();
-        } else {
-            self.map.mark(bucket(key.0, &key.1));
-        }
+        self.mark_doubt(&key);
         if !self.repair.doubt(key, position) {
             self.lack(Need::Dirty);
         }
@@ -140,17 +139,36 @@ impl Replica {
 
     /// The copy at `position` was refused, or will not arrive: it is asked for again, after a pause in the first case.
     pub fn miss(&mut self, key: Key, position: u64, refused_ms: Option<u64>) {
-        if key.0 == FUNCTIONS {
-            self.map.mark_functions();
-        } else {
-            self.map.mark(bucket(key.0, &key.1));
-        }
+        self.mark_doubt(&key);
         let room = match refused_ms {
             Some(now_ms) => self.repair.refused(key, position, now_ms),
             None => self.repair.dropped(key, position),
         };
         if !room {
             self.lack(Need::Dirty);
+        }
+    }
+
+    /// A doubt that comes from another key of the same effect.
+    pub fn spread(&mut self, key: Key, position: u64) {
+        self.mark_doubt(&key);
+        if !self.repair.spread(key, position) {
+            self.lack(Need::Dirty);
+        }
+    }
+
+    /// A key may differ as of `position`, and is not to be copied before `due_ms`.
+    pub fn doubt_later(&mut self, key: Key, position: u64, due_ms: u64) {
+        self.mark_doubt(&key);
+        if !self.repair.doubt_later(key, position, due_ms) {
+            self.lack(Need::Dirty);
+        }
+    }
+
+    fn mark_doubt(&mut self, (db, name): &Key) {
+        match *db {
+            FUNCTIONS => self.map.mark_functions(),
+            db => self.map.mark(bucket(db, name)),
         }
     }
 
@@ -230,6 +248,8 @@ pub const FUNCTIONS: u16 = u16::MAX;
 /// Where the copy of a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
+    /// To be asked for from this time on (milliseconds).
+    Later(u64),
     /// To be asked for. If gently, what the replica has already is left alone.
     Wanted { gentle: bool },
     /// Asked for: its effect is the log's entry at this position.
@@ -245,6 +265,8 @@ pub struct Repair {
     keys: HashMap<Key, Copy, foldhash::fast::RandomState>,
     /// To be asked for.
     wanted: VecDeque<Key>,
+    /// To be asked for later, by time; a key that is in another state by now does not count.
+    later: BinaryHeap<Reverse<(u64, Key)>>,
     /// After a refusal no copy is asked for before this time (milliseconds).
     paused_until: u64,
     /// The next pause; 0 unless the last copy was refused.
@@ -280,7 +302,7 @@ impl Repair {
                 return true;
             }
             None if self.keys.len() >= REPAIR_MAX => return false,
-            None => {}
+            Some(Copy::Later(_)) | None => {}
         }
         self.keys.insert(key.clone(), WANTED);
         self.wanted.push_back(key);
@@ -311,8 +333,41 @@ impl Repair {
         self.wanted.len()
     }
 
+    /// The same, but the copy should not be made before `due_ms`. It may be: any copy that comes later in the log ends the
+    /// doubt. Where too many wait it is wanted at once.
+    pub fn doubt_later(&mut self, key: Key, position: u64, due_ms: u64) -> bool {
+        match self.keys.get(&key) {
+            Some(Copy::Wanted { gentle: false } | Copy::Later(_)) => return true,
+            Some(Copy::Asked { at, gentle: false }) if *at > position => return true,
+            _ if self.later.len() >= LATER_MAX => return self.doubt(key, position),
+            Some(Copy::Asked { .. }) => self.asked -= 1,
+            None if self.keys.len() >= REPAIR_MAX => return false,
+            Some(Copy::Wanted { gentle: true }) | None => {}
+        }
+        self.keys.insert(key.clone(), Copy::Later(due_ms));
+        self.later.push(Reverse((due_ms, key)));
+        true
+    }
+
+    /// A doubt that comes from another key of the same effect. What is copied later anyway is copied then.
+    pub fn spread(&mut self, key: Key, position: u64) -> bool {
+        matches!(self.keys.get(&key), Some(Copy::Later(_))) || self.doubt(key, position)
+    }
+
+    /// What was to be copied later and is due is wanted.
+    fn mature(&mut self, now_ms: u64) {
+        while self.later.peek().is_some_and(|Reverse((due_ms, _))| *due_ms <= now_ms) {
+            let Some(Reverse((due_ms, key))) = self.later.pop() else { return };
+            if self.keys.get(&key) == Some(&Copy::Later(due_ms)) {
+                self.keys.insert(key.clone(), WANTED);
+                self.wanted.push_back(key);
+            }
+        }
+    }
+
     /// The next key to be copied, if one is due. After a refusal one at a time, until one arrives.
     pub fn due(&mut self, now_ms: u64) -> Option<Key> {
+        self.mature(now_ms);
         if now_ms < self.paused_until || (self.pause > 0 && self.asked > 0) {
             return None;
         }
@@ -440,6 +495,49 @@ mod tests {
         assert_eq!(repair.due(100 + RETRY_MS.0), None, "one at a time");
         repair.copied(&key("b"), 3);
         assert_eq!(repair.due(100 + RETRY_MS.0), Some(key("a")));
+    }
+
+    #[test]
+    fn a_copy_may_wait_for_a_time_to_come() {
+        let mut repair = Repair::default();
+        assert!(repair.doubt_later(key("a"), 5, 300));
+        assert!(repair.doubt_later(key("b"), 5, 200));
+        assert!(
+            repair.doubt_later(key("a"), 6, 400),
+            "the first time counts: its copy comes after both effects"
+        );
+        assert!(repair.contains(&key("a")) && !repair.is_empty());
+        assert_eq!(repair.due(199), None);
+        assert_eq!(repair.due(200), Some(key("b")));
+        repair.asked(key("b"), 9);
+        assert!(repair.doubt_later(key("b"), 8, 500), "the copy comes after the doubt");
+        repair.copied(&key("b"), 9);
+        assert!(!repair.contains(&key("b")));
+        assert_eq!(repair.due(299), None);
+        assert_eq!(repair.due(300), Some(key("a")));
+        repair.asked(key("a"), 12);
+        assert!(repair.doubt_later(key("a"), 15, 600), "the doubt comes after the copy");
+        repair.copied(&key("a"), 12);
+        assert!(repair.contains(&key("a")));
+        assert!(repair.spread(key("a"), 16));
+        assert_eq!(repair.due(400), None, "what is copied later is copied then");
+        assert!(repair.doubt(key("a"), 17));
+        assert_eq!(repair.due(400), Some(key("a")), "it is wanted at once");
+        repair.asked(key("a"), 20);
+        repair.copied(&key("a"), 20);
+        assert!(repair.is_empty());
+        assert_eq!(repair.due(1_000), None, "it is not copied for the time that passed");
+    }
+
+    #[test]
+    fn where_too_many_wait_the_copy_is_wanted_at_once() {
+        let mut repair = Repair::default();
+        for n in 0..LATER_MAX {
+            assert!(repair.doubt_later(key(&n.to_string()), 1, 1_000));
+        }
+        assert!(repair.doubt_later(key("more"), 1, 1_000));
+        assert_eq!(repair.due(0), Some(key("more")));
+        assert_eq!(repair.due(0), None);
     }
 
     #[test]

@@ -216,6 +216,10 @@ impl Engine {
                     self.answered_us(key, &call, reply);
                 }
             }
+            Some(Call::Expiry(_)) => {
+                let Some(Call::Expiry(call)) = upstream.settled(self.now.ms) else { return };
+                self.expiry_told(key, &call, reply);
+            }
             Some(Call::Select { .. }) => {
                 let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);

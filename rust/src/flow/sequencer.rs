@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::stats::LogStats;
 
+use super::expiring::Expiring;
 use super::log::Log;
 use super::pace::Pace;
 use super::replica::Replica;
@@ -46,6 +47,8 @@ pub struct Sequencer {
     pub log: Log,
     /// Who gets it; a place is free when its replica was removed.
     pub replicas: Vec<Option<Replica>>,
+    /// Which keys may have an expiry.
+    pub expiring: Expiring,
     /// Copies in flight on the primary.
     pub copying: u32,
     /// How many may be.

@@ -226,6 +226,7 @@ impl Engine {
         if any {
             self.mark_keys(endpoint, queued.writes, super::keys::keys_of(&bytes, db).as_deref());
         }
+        let unsure = any && self.mind_expiries(key, &mut items, &bytes, queued.selects);
         let session = &mut self.sessions[slot];
         session.path = key;
         let upstream = &mut self.upstreams[key];
@@ -268,9 +269,12 @@ impl Engine {
             let frame = bytes.get(i.start..i.end).unwrap_or(&[]);
             super::keys::keys_of(frame, db).unwrap_or_default()
         });
-        let (copies, elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db);
+        let (copies, mut elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db);
         // Beside SWAPDB and its like it cannot be told where those keys are afterwards.
         let moved = !copies.is_empty() && super::keys::keys_of(&bytes, db).is_none();
+        if unsure {
+            elsewhere.extend(super::keys::keys_of(&bytes, db).unwrap_or_default());
+        }
         if call.entry != NO_ENTRY || queued.selects {
             call.bytes = bytes;
         }

@@ -71,19 +71,23 @@ impl World {
         }
     }
 
-    /// Another process takes the engine's place. `silent`: nothing that the old one wrote arrives any more.
+    /// Another process takes the engine's place. `silent`: nothing that it or one before it wrote
+    /// arrives any more.
     pub(super) fn replace_engine(&mut self, silent: bool) {
         let now = self.now;
         self.dying = None;
         self.cuts += 1;
         self.refills.clear();
+        if silent {
+            self.links.values_mut().for_each(|link| link.up.reset(now));
+        }
         for socket in std::mem::take(&mut self.sockets).into_values() {
             let Some(link) = socket.link.and_then(|id| self.links.get_mut(&id)) else { continue };
             // What it had written may still arrive, long after its successor has come.
-            match self.rng.below(2) {
-                _ if silent => link.up.reset(now),
-                0 => link.up.close(now, &mut self.rng),
-                _ => link.up.cut(now, &mut self.rng),
+            if self.rng.one_in(2) {
+                link.up.close(now, &mut self.rng);
+            } else {
+                link.up.cut(now, &mut self.rng);
             }
             link.down.reset(now);
         }
