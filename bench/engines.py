@@ -119,8 +119,8 @@ class Redisha:
 
 
 def redisha_command(file: Path) -> list[str]:
-    """How redisha is started."""
-    return [sys.executable, "-m", "redisha", "run", str(file)]
+    """How redisha is started; what it keeps lies beside its file."""
+    return [sys.executable, "-m", "redisha", "run", str(file), "--state-dir", str(file.with_name("state"))]
 
 
 def redisha_ready(admin: int) -> bool:

@@ -100,6 +100,7 @@ def test_renamed_command(stage, tmp_path: Path, where: str, command: str, seed: 
 @pytest.mark.parametrize(
     "where", [pytest.param("primary", marks=pytest.mark.chaos), pytest.param("mirror", marks=pytest.mark.chaos), "both"]
 )
+@pytest.mark.xfail(strict=True, reason="a marker that cannot be a library is a key that clients of that database see")
 def test_functions_are_renamed(stage, tmp_path: Path, where: str, seed: int) -> None:
     """No functions, no function library to mark the data with: a hidden key does as well, and the rest is as ever."""
     options = {each: _without(tmp_path, "FUNCTION") for each in ("primary", "mirror") if where in (each, "both")}

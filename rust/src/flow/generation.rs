@@ -131,6 +131,10 @@ impl Engine {
                         replica.stats.label.set("reason", format!("it refused its marker: {text}"));
                     } else if !failed && complete {
                         replica.marked = generation;
+                        if replica.map.had_all() {
+                            sequencer.remark = true; // the next generation forgets what was before the resync
+                            return self.touch_sequencer(sequencer_of);
+                        }
                     }
                 }
             }

@@ -182,7 +182,7 @@ impl Engine {
         let known = replica.map.set() == set && replica.map.run(1) == process;
         let view = View {
             owner: &owner,
-            same_process: known.then(|| (replica.map.base(), replica.map.is_sole())),
+            same_process: known.then(|| replica.map.is_sole()),
             markers: &identity.markers,
             empty: identity.empty,
             shared: replica.map.is_shared(),

@@ -54,7 +54,7 @@ impl Engine {
         let head = name.split('|').next().unwrap_or_default();
         if head == "function" {
             if let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() {
-                sequencer.remark = true; // it may take the markers away
+                sequencer.remark |= name != "function|load"; // it may take the markers away
             }
             return self.mark_keys(place.endpoint, place.writes, Some(&[(FUNCTIONS, Box::default())]));
         }

@@ -86,7 +86,8 @@ impl Engine {
             (1.., Some(_)) if !identity.aof && self.has_pending_mirrors(key) => return,
             (1.., Some(_)) if !identity.aof && self.has_newer_mirror(key) => false,
             (_, Some(marker)) => !marker.partial && marker.generation >= sequencer.marked && !newer(&marker),
-            (_, None) => sequencer.marked == 0,
+            // It takes no markers. One that is empty, and was not, has lost what a mirror has.
+            (_, None) => sequencer.marked == 0 && !(identity.empty && self.sources(key).next().is_some()),
         };
         if let Some(marker) = marker {
             self.adopt_set(key, marker.set, marker.generation);

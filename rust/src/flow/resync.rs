@@ -14,8 +14,8 @@ pub struct View<'a> {
     pub owner: &'a Owner,
     /// The markers on it.
     pub markers: &'a [Marker],
-    /// It is the process that the map tells of: since when the map does, and whether it was this sidecar's alone.
-    pub same_process: Option<(u64, bool)>,
+    /// It is the process that the map tells of: whether it was this sidecar's alone.
+    pub same_process: Option<bool>,
     /// It has no key at all.
     pub empty: bool,
     /// Somebody else was seen to write there.
@@ -59,16 +59,15 @@ pub fn decide(view: &View<'_>) -> Decision {
         None if view.markers.iter().any(|m| m.set != view.owner.set && view.owner.sets.contains(&m.set)) => {
             true
         }
-        None => view.same_process.map_or(view.empty, |(_, sole)| sole),
+        None => view.same_process.unwrap_or(view.empty),
     };
-    let way = match (mine, view.same_process) {
+    let way = match mine {
         _ if view.full => Way::Full,
         // Emptied behind its marker's back (by FLUSHALL, or a file that was lost).
         _ if view.empty => Way::Full,
-        (Some(marker), _) => Way::Since(marker.generation),
-        // Its marker was taken away by FUNCTION FLUSH.
-        (None, Some((generation, _))) => Way::Since(generation),
-        (None, None) => Way::Full,
+        Some(marker) => Way::Since(marker.generation),
+        // Taken away by FUNCTION FLUSH, or gone with the data when it was another server's replica for a while.
+        None => Way::Full,
     };
     Decision { way, sole }
 }
@@ -258,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_process_that_is_known_needs_no_marker() {
-        let known = View { same_process: Some((3, true)), ..view(&[]) };
-        assert_eq!(decide(&known), decision(Way::Since(3), true));
+        let known = View { same_process: Some(true), ..view(&[]) };
+        assert_eq!(decide(&known), decision(Way::Full, true));
         let other = Marker { set: 2, of: 8, ..MINE };
-        assert_eq!(decide(&View { markers: &[other], ..known }), decision(Way::Since(3), false));
+        assert_eq!(decide(&View { markers: &[other], ..known }), decision(Way::Full, false));
     }
 
     #[test]

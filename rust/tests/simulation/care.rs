@@ -16,6 +16,8 @@ pub struct Refill {
     mirror: usize,
     /// When the copying ends.
     at: u64,
+    /// The processes of both.
+    runs: [u64; 2],
 }
 
 impl World {
@@ -24,7 +26,8 @@ impl World {
         let Some((primary, mirror)) = subject.split_once(" -> ") else { return };
         let mirror = NAMES.iter().position(|name| mirror.starts_with(name)).unwrap();
         let at = self.now + self.rng.below(400_000);
-        self.refills.push(Refill { primary: primary.to_owned(), mirror, at });
+        let runs = [0, mirror].map(|index: usize| self.redises[index].runs());
+        self.refills.push(Refill { primary: primary.to_owned(), mirror, at, runs });
     }
 
     /// The control plane's copying comes to its end.
@@ -33,16 +36,18 @@ impl World {
         let (due, later) = std::mem::take(&mut self.refills).into_iter().partition(|refill| refill.at <= now);
         self.refills = later;
         let due: Vec<Refill> = due;
-        for Refill { primary, mirror, .. } in due {
+        for Refill { primary, mirror, runs, .. } in due {
             let is_up = |redis: &Redis| {
                 [redis.down_until, redis.loading_until, redis.paused_until].iter().all(|t| *t <= now)
             };
-            let ok = is_up(&self.redises[0]) && is_up(&self.redises[mirror]) && !self.rng.one_in(8);
-            self.note(format!("{primary} is filled from {}: {ok}", NAMES[mirror]));
-            if ok {
-                let (ours, theirs) = self.redises.split_at_mut(mirror);
-                fill(&mut ours[0], &theirs[0]);
+            let fails = self.rng.one_in(8);
+            let (ours, theirs) = self.redises.split_at_mut(mirror);
+            let (ours, theirs) = (&mut ours[0], &theirs[0]);
+            let ok = is_up(ours) && is_up(theirs) && [ours.runs(), theirs.runs()] == runs && !fails;
+            if is_up(ours) {
+                fill(ours, theirs, !ok);
             }
+            self.note(format!("{primary} is filled from {}: {ok}", NAMES[mirror]));
             self.engine.refilled(&primary, ok);
         }
     }
@@ -72,19 +77,18 @@ impl World {
     }
 }
 
-/// Copy everything from a mirror, and delete what it does not have.
-fn fill(primary: &mut Redis, mirror: &Redis) {
+/// Copy everything from a mirror, and delete what it does not have; or no more than a part of that.
+fn fill(primary: &mut Redis, mirror: &Redis, in_part: bool) {
     const MARKERS: &[u8] = b"redisha:markers";
-    let highest = primary.databases - 1;
-    let markers = primary.dbs.get(&highest).and_then(|keys| keys.get(MARKERS)).cloned();
-    primary.dbs = mirror.dbs.clone();
-    for keys in primary.dbs.values_mut() {
-        keys.remove(MARKERS);
+    let mut rng = primary.rng.fork();
+    let mut is_left = |key: &[u8]| key == MARKERS || (in_part && rng.one_in(2));
+    for db in 0..primary.databases {
+        let theirs = mirror.dbs.get(&db).cloned().unwrap_or_default();
+        let ours = primary.dbs.entry(db).or_default();
+        ours.retain(|key, _| theirs.contains_key(key) || is_left(key));
+        ours.extend(theirs.into_iter().filter(|(key, _)| !is_left(key)));
     }
-    if let Some(item) = markers {
-        primary.dbs.entry(highest).or_default().insert(MARKERS.to_vec(), item);
-    }
-    primary.libraries.retain(|name, _| is_marker(name));
-    let theirs = mirror.libraries.iter().filter(|(name, _)| !is_marker(name));
+    primary.libraries.retain(|name, _| is_marker(name) || mirror.libraries.contains_key(name));
+    let theirs = mirror.libraries.iter().filter(|(name, _)| !is_marker(name) && !is_left(name));
     primary.libraries.extend(theirs.map(|(name, code)| (name.clone(), code.clone())));
 }

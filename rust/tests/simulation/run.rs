@@ -497,7 +497,7 @@ pub fn usual(seed: u64) -> Options {
         foreign: false,
         modern: [true; 3],
         no_dump: false,
-        aof: seed.is_multiple_of(2),
+        aof: true,
         steps: 700,
         clients: 5,
     }

@@ -252,7 +252,7 @@ impl World {
     pub fn ask(&mut self, index: usize) {
         let mix = self.options.mix;
         let bytes = self.clients[index].ask(&mut self.rng, &mut self.numbers, &mix);
-        say!(self, "c{} asks {}", self.clients[index].name, bytes[..bytes.len().min(240)].escape_ascii());
+        say!(self, "c{} asks {}", self.clients[index].name, bytes[..bytes.len().min(400)].escape_ascii());
         self.clients[index].up.send(self.now, &bytes, &mut self.rng);
     }
 
@@ -322,7 +322,7 @@ impl World {
                     self,
                     "c{} hears {}",
                     self.clients[index].name,
-                    bytes[..bytes.len().min(240)].escape_ascii()
+                    bytes[..bytes.len().min(400)].escape_ascii()
                 );
                 let verdict = self.clients[index].hear(&bytes, &self.redises[0]);
                 self.check(verdict);
