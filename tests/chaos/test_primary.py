@@ -31,6 +31,8 @@ def test_restarted_with_its_data(stage, seed: int) -> None:
     run_id = scene.endpoint(PRIMARY)["run_id"]
     with Crowd(scene.proxy.port, seed=seed) as crowd:
         crowd.acknowledges(500)
+        # The mirror was filled a moment ago: until the next generation begins, everything counts as just written.
+        wait.until(lambda: scene.replica()["dirty_buckets"] < 1 << 20, "that is over")
         with scene.healing("log", "buckets", noticed=always):
             scene.primary.kill()
             scene.primary.start()
