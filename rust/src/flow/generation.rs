@@ -194,6 +194,9 @@ impl Engine {
 
 /// Queue a marker; `false` while its database is not proven yet.
 fn write_marker(upstream: &mut Upstream, marker: &Marker, now_ms: u64) -> bool {
+    if !upstream.is_ready() {
+        return false;
+    }
     let place = upstream.identity.as_ref().map_or(Place::Library, |i| i.place);
     if let Place::Hash(db) = place
         && upstream.enter(db, None, now_ms) != Entered::Yes

@@ -191,15 +191,23 @@ impl Engine {
         };
         let Decision { way, sole } = decide(&view);
         let newer =
-            |m: &Marker| m.set == set && m.part == Part::Mirror && m.generation > replica.map.generation();
-        if !replica.claimed && identity.markers.iter().any(newer) {
-            // It knows more than the primary and its map: which of them lost something is not for a resync to say.
-            replica.judged = Judged::No;
-            replica.judge_at = now_ms + 1_000;
-            let text = "its marker is newer than the primary's: the primary, or state_dir, is an old copy";
-            replica.stats.label.set("reason", text);
-            return self.doubt_primary(primary);
+            |m: &&Marker| m.set == set && m.part == Part::Mirror && m.generation > replica.map.generation();
+        let newest = identity.markers.iter().filter(newer).map(|m| m.generation).max();
+        let told = replica.claimed || replica.need >= Need::Marked;
+        if let Some(newest) = newest {
+            if !told {
+                // It knows more than the primary and its map: which of them lost something is not for a resync to say.
+                replica.judged = Judged::No;
+                replica.judge_at = now_ms + 1_000;
+                let text =
+                    "its marker is newer than the primary's: the primary, or state_dir, is an old copy";
+                replica.stats.label.set("reason", text);
+                return self.doubt_primary(primary);
+            }
+            // The primary counts as it is: what comes now is newer than all there was.
+            self.raise_generation(primary, newest);
         }
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
         let scope = match way {
             Way::Since(generation) => {
                 let marked = if replica.need == Need::Marked { replica.map.base() } else { generation };

@@ -91,6 +91,17 @@ impl Engine {
         }
     }
 
+    /// A generation that was used already does not come again.
+    pub(super) fn raise_generation(&mut self, endpoint: usize, generation: u64) {
+        let Some(sequencer) = self.endpoints[endpoint].sequencer.as_mut() else { return };
+        sequencer.generation = sequencer.generation.max(generation);
+        sequencer.remark = true;
+        let (set, generation, marked) = (sequencer.set, sequencer.generation, sequencer.marked);
+        for replica in sequencer.replicas_mut() {
+            adopt(&mut replica.map, set, generation, marked);
+        }
+    }
+
     /// One set and one generation for all replicas of a primary.
     fn agree_on_set(&mut self, endpoint: usize) {
         let Some(sequencer) = self.endpoints[endpoint].sequencer.as_mut() else { return };

@@ -303,7 +303,7 @@ fn is_wanted(entry: &Entry, replica: &Replica, now_ms: u64) -> bool {
 
 /// A command of several keys, one of which is in doubt, puts them all in doubt.
 fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
-    if entry.kind != Kind::Write || name_one_key(bytes) {
+    if entry.kind != Kind::Write || (name_one_key(bytes) && replica.resync.is_none()) {
         return;
     }
     let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes, position) };

@@ -252,6 +252,9 @@ impl Engine {
 
     /// A primary that lost data: find a mirror that has it.
     pub(super) fn hold(&mut self, key: usize) {
+        if self.primary_identity(key).is_none() {
+            return; // nothing may be queued to a connection that is down
+        }
         let Some(sequencer) = self.endpoints[key].sequencer.as_ref() else { return };
         let Proof::Held { since_ms, from } = sequencer.proof else { return };
         if from.is_some() {
@@ -314,10 +317,12 @@ impl Engine {
         let Some(key) = self.endpoints.iter().find(|(_, e)| e.name() == primary).map(|(key, _)| key) else {
             return;
         };
+        let run_id = self.primary_identity(key).map(|(_, identity)| identity.run_id);
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
         // Should the mirror have been lost meanwhile, what was copied is not what it had.
         let Proof::Held { from, .. } = sequencer.proof else { return };
-        if ok && from.is_some() {
+        let same = run_id.is_some_and(|run_id| run_id == sequencer.run_id);
+        if ok && same && from.is_some() {
             self.tell("primary", primary.to_owned(), "it has been filled from its mirror".to_owned());
             self.proven(key, Need::Marked);
         } else {

@@ -294,6 +294,8 @@ impl Client {
                                     self.db = *db;
                                 }
                             }
+                            // Too long to be held: it was passed on as it came, and its SELECT not seen.
+                            self.ended_by_proxy |= expect.selects() && frame.len() > 100_000;
                         }
                     },
                 }

@@ -83,7 +83,8 @@ pub fn live(world: &mut World) -> Outcome {
     if world.options.orders > 0 {
         world.engine.resync(NAMES[0], Action::Resume);
     }
-    if world.options.losses > 0 {
+    // Also a client's FUNCTION FLUSH may have taken a marker away just before the primary ended.
+    if world.options.losses > 0 || world.options.comebacks > 0 {
         rest(world, 15_000_000);
         world.note("the operator takes the primary as it is".into());
         world.engine.resync(NAMES[0], Action::Accept);

@@ -28,8 +28,7 @@ pub struct Command {
     pub large: bool,
 }
 
-/// Keys that expire soon are only ever set and deleted: what builds on an expiring value is a known gap, see
-/// `an_effect_on_an_expiring_key`.
+/// Keys that expire soon. What builds on them is drawn in `an_effect_on_an_expiring_key` only.
 const SHORT_LIVED: &[&str] = &["v0", "v1"];
 const TEXTS: &[&str] = &["s0", "s1", "s2", "n0", "n1"];
 const LISTS: &[&str] = &["l0", "l1", "l2"];
@@ -139,8 +138,16 @@ pub fn draw(rng: &mut Rng, number: u32, mix: &Mix) -> Command {
             other => format!("FUNCTION {other}"),
         };
     }
-    if mix.expiring && rng.one_in(6) {
-        line = format!("{} {by}", rng.pick(&["INCRBY v0", "APPEND v1", "LPUSH v0"]));
+    if mix.expiring && rng.one_in(3) {
+        line = match rng.below(12) {
+            0..=5 => format!("{} {by}", rng.pick(&["INCRBY v0", "APPEND v1", "LPUSH v0", "INCRBYFLOAT v0"])),
+            6 => format!("SET {short} {by} {}", rng.pick(&["KEEPTTL", "XX KEEPTTL"])),
+            7 => format!("{} {short}", rng.pick(&["PERSIST", "GETEX", "INCR"])),
+            8 => format!("PEXPIRE {short} {far}"),
+            9 => format!("{} {short} {}", rng.pick(&["RENAME", "COPY"]), rng.pick(SHORT_LIVED)),
+            10 => format!("COPY {short} {s} REPLACE"),
+            _ => format!("EVAL draw 1 {short}"),
+        };
     }
     if mix.keys_unknown && rng.one_in(60) {
         line = rng
