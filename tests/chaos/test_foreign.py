@@ -11,7 +11,7 @@ from support.crowd import Crowd
 from support.equality import contents, unequal
 from support.redis_server import RedisServer
 from support.sidecar import Sidecar
-from support.stage import AOF, Stage, fill, scanned
+from support.stage import AOF, Replica, Stage, fill, scanned
 
 
 def _foreign(mirror: RedisServer) -> None:
@@ -20,6 +20,11 @@ def _foreign(mirror: RedisServer) -> None:
     mirror.cli("MSET", *[each for n in range(200) for each in (f"own:{n}", "foreign")])
     mirror.cli("RPUSH", "fill:200", "foreign", "list")
     mirror.cli("SET", "own", "foreign", db=5)
+
+
+def _is_unproven(now: Replica) -> bool:
+    """It has all that can be added, and nothing is on its way."""
+    return now["state"] == "unproven" and now["lag"] == now["repair_keys"] == 0
 
 
 def _is_added(primary: RedisServer, mirror: RedisServer, before: Snapshot) -> bool:
@@ -47,7 +52,7 @@ def test_foreign_data_at_first_contact(stage, redis_server, sidecar, tmp_path: P
         assert now["sole"] == "no"
         assert now["unproven_keys"] >= 101
         crowd.acknowledges(300)
-    scene.until(lambda now: now["state"] == "unproven" and now["lag"] == now["repair_keys"] == 0, "it has the writes")
+    scene.until(_is_unproven, "it has the writes")
     wait.until(lambda: _is_added(primary, mirror, before), "nothing is changed, what is missing is added", every=0.1)
     crowd.assert_undisturbed()
     # The operator's word makes it ours.
@@ -74,10 +79,10 @@ def test_foreign_data_and_the_sidecar_killed(stage, redis_server, sidecar, tmp_p
         state.mkdir()
 
     for meanwhile in (lambda: None, forget, mirror.restart):
-        scene.until(lambda now: now["state"] == "unproven" and now["resync_runs_total"] > 0, "what is missing is added")
+        scene.until(_is_unproven, "what is missing is added")
         assert {place: value for place, value in contents(mirror).items() if place in before} == before
         scene.restart_proxy(meanwhile)
-    scene.until(lambda now: now["state"] == "unproven" and now["resync_runs_total"] > 0, "what is missing is added")
+    scene.until(_is_unproven, "what is missing is added")
     assert {place: value for place, value in contents(mirror).items() if place in before} == before
     assert contents(primary).keys() <= contents(mirror).keys()
 

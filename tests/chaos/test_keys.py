@@ -8,7 +8,7 @@ from support import wait
 from support.crowd import Crowd, Movers
 from support.equality import assert_same
 from support.relay import Direction
-from support.stage import AOF, Stage, fill, restarted, scanned
+from support.stage import AOF, Replica, Stage, fill, restarted, scanned
 from support.wire import Arg
 
 MOVED = (2, 3, 4)
@@ -39,6 +39,34 @@ def test_moved_while_repaired(stage, kind: str, seed: int) -> None:
             again.acknowledges(500)
             again.stop()
     scene.assert_healed(crowd, again)
+
+
+@pytest.mark.timeout(120)
+def test_made_anew_while_repaired(stage) -> None:
+    """Keys that were deleted while the mirror was away, and are made again at any time of the resync: without what was.
+
+    A key may be missing when the primary is looked through, and be there again when the mirror is.
+    """
+    scene = stage(mirror=AOF, keys=1_500, rate=3_000)
+    names = [f"anew:{number}" for number in range(400)]
+    with scene.proxy.conn() as conn:
+        conn.pipeline(*[("SADD", name, "old") for name in names])
+        scene.until_whole()
+        before = scene.replica()
+        scene.mirror.kill()
+        conn.pipeline(*[("DEL", name) for name in names])
+        scene.order("full")
+        scene.mirror.start()
+        scene.until(lambda now: scanned(before, now), "the resync has begun")
+        for start in range(0, len(names), 20):
+            now = scene.replica()
+            conn.pipeline(*[("SADD", name, "new") for name in names[start : start + 20]])
+            scene.until(lambda later, was=now: _goes_on(was, later), "it goes on, or is over")
+    scene.assert_healed()
+
+
+def _goes_on(before: Replica, now: Replica) -> bool:
+    return now["state"] != "resync" or now["resync_done"] > before["resync_done"]
 
 
 def _lives(number: int, rng: random.Random) -> list[tuple[Arg, ...]]:
