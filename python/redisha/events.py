@@ -35,7 +35,13 @@ _FORMS = {
     EventKind.OTHER: (logging.INFO, "{}"),
 }
 
-_REPLICA = {"down": logging.WARNING, "unproven": logging.WARNING, "diverged": logging.ERROR, "refused": logging.ERROR}
+_REPLICA = {
+    "down": logging.WARNING,
+    "held": logging.WARNING,
+    "unproven": logging.WARNING,
+    "diverged": logging.ERROR,
+    "refused": logging.ERROR,
+}
 
 _ALWAYS = frozenset({EventKind.LOST, EventKind.OVERFLOW, EventKind.HEALED, EventKind.REFILL})
 """Each of these is news, however like the one before it."""

@@ -216,13 +216,13 @@ class Refills:
         """Wait a moment for the data plane to say that clients do not write to the primary.
 
         Raises:
-            Stopped: they do: an operator took its data as it is, before this began.
+            Stopped: they do: an operator took its data as it is, before this began. (Where the data plane was only late
+                to show it, it asks again.)
         """
         end = time.monotonic() + HELD_WITHIN
         while self._is_held(primary, mirror) is False:
             job.check()
             if time.monotonic() > end:
-                self._released.add(primary)
                 raise Stopped
             await asyncio.sleep(0.05)
 
@@ -231,7 +231,7 @@ class Refills:
         states = [
             each.state for each in self._plane.stats().replicas if (each.primary, each.mirror) == (primary, mirror)
         ]
-        known = {"unproven": True, "down": None, "connecting": None}
+        known = {"held": True, "down": None, "connecting": None}
         return known.get(states[0], False) if states else None
 
     async def _until_copied(self, primary: str, mirror: str, job: Job) -> None:

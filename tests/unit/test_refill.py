@@ -35,7 +35,7 @@ class Core:
     """A core that holds the primary."""
 
     def __init__(self) -> None:
-        self.state = "unproven"
+        self.state = "held"
         self.told: list[tuple[str, bool]] = []
 
     def stats(self) -> bytes:
@@ -203,7 +203,7 @@ async def test_a_primary_that_clients_write_to_is_never_written_to(setup: Setup)
     """The operator's word came before the event."""
     setup.core.state = "resync"
     stats = await setup.fill()
-    assert (setup.copies, stats.state, setup.core.told) == ([], "stopped", [])
+    assert (setup.copies, stats.state, setup.core.told) == ([], "stopped", [(A, False)])
 
 
 @pytest.mark.parametrize("state", ["down", "connecting"])
@@ -226,7 +226,7 @@ async def test_the_state_may_show_a_moment_later(setup: Setup) -> None:
     setup.refills.begin(A, B, "")
     await asyncio.sleep(0.06)
     assert setup.copies == []
-    setup.core.state = "unproven"
+    setup.core.state = "held"
     assert (await setup.rest()).state == "done"
 
 

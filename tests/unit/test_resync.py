@@ -31,7 +31,7 @@ class Core:
         self.orders: list[tuple[Any, ...]] = []
 
     def stats(self) -> bytes:
-        return json.dumps({"replicas": [{"primary": A, "mirror": B, "state": "unproven"}]}).encode()
+        return json.dumps({"replicas": [{"primary": A, "mirror": B, "state": "held"}]}).encode()
 
     def resync(self, *order: str) -> None:
         self.orders.append(("resync", *order))

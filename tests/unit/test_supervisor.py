@@ -446,7 +446,7 @@ async def test_a_refill_is_done_and_told(mirrored: Setup, caplog: pytest.LogCapt
     care = Caretaker(plane, copy=lambda pair, rates, job: copied.append(str(pair)))
     mirrored.again(plane=plane, care=care)
     async with mirrored.running():
-        mirrored.core.replica = "unproven"
+        mirrored.core.replica = "held"
         mirrored.core.tell("refill", SUBJECT, "the primary lost data that its mirror has")
         await until(lambda: mirrored.core.orders == [("refilled", "a/127.0.0.1:1", True)])
         assert copied == [SUBJECT]

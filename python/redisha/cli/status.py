@@ -32,6 +32,7 @@ _COLOURS = {
     "catching_up": _BUSY,
     "resync": _BUSY,
     "paused": _BUSY,
+    "held": _BUSY,
     "running": _BUSY,
     "waiting": _BUSY,
 }

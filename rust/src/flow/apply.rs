@@ -168,7 +168,6 @@ impl Engine {
             upstream,
             bit,
             id: self.numbers,
-            suspect: false,
             next: start,
             acked: start,
             in_flight: 0,

@@ -14,7 +14,7 @@ use super::effect::{self, Logical, Rule};
 use super::log::{Entry, Kind, State, UNCHECKED};
 use super::marker;
 use super::place::Place;
-use super::replica::{FUNCTIONS, Key};
+use super::replica::{FUNCTIONS, Judged, Key};
 use super::sequencer::Proof;
 use super::store::Piece;
 use super::upstream::{Entered, Upstream};
@@ -164,6 +164,7 @@ impl Engine {
                 if full
                     || !proven
                     || replica.paused
+                    || replica.judged != Judged::Yes
                     || !ready(serve, &self.upstreams)
                     || !ready(Some(replica.upstream), &self.upstreams)
                 {
@@ -283,7 +284,11 @@ impl Engine {
                         "reason",
                         format!("the primary refuses to have a key copied: {}", text.trim_end()),
                     );
-                    if call.form == Form::Payload && !replica.logical && call.db != FUNCTIONS {
+                    if call.form == Form::Gentle && call.db != FUNCTIONS {
+                        // There is no other way to add a key only if it is not there.
+                        let reason = "the primary refuses DUMP, and the mirror is not this sidecar's alone";
+                        replica.give_up(name.clone(), reason, now_ms);
+                    } else if call.form == Form::Payload && !replica.logical && call.db != FUNCTIONS {
                         replica.logical = true; // DUMP may be forbidden, or renamed
                         replica.again(name.clone(), call.entry);
                     } else {

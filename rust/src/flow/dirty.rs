@@ -320,6 +320,14 @@ impl DirtyMap {
         }
     }
 
+    /// Whoever has the current generation's marker has all that was marked before: forget it. An older marker then tells
+    /// nothing any more.
+    pub fn forget_old(&mut self) {
+        let base = self.generation();
+        self.put(BASE, base);
+        self.clear(1 - self.current());
+    }
+
     /// Add the marks of one bitmap to another.
     fn fold(&mut self, into: usize, from: usize) {
         let (low, high) = self.region[HEADER..].split_at_mut(BITMAP);
@@ -476,6 +484,20 @@ mod tests {
         );
         map.advance(5, true);
         assert_eq!((marked(&map, 4, b"a"), marked(&map, 3, b"a")), (Some(false), None));
+    }
+
+    #[test]
+    fn what_was_before_a_full_resync_is_forgotten_as_soon_as_it_is_acknowledged() {
+        let mut map = DirtyMap::open(region(), 7, [1; 16]).0;
+        map.advance(2, false);
+        map.mark(bucket(0, b"a"));
+        assert!(map.had_all() && marked(&map, 1, b"b") == Some(true));
+        map.forget_old();
+        assert!(!map.had_all());
+        assert_eq!([marked(&map, 2, b"a"), marked(&map, 2, b"b")], [Some(true), Some(false)]);
+        assert_eq!(marked(&map, 1, b"a"), None);
+        map.advance(3, false);
+        assert_eq!([marked(&map, 2, b"a"), marked(&map, 2, b"b")], [Some(true), Some(false)]);
     }
 
     #[test]

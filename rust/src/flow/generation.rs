@@ -108,11 +108,15 @@ impl Engine {
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;
+                let opens = std::mem::take(&mut sequencer.forgetful);
                 if !failed && complete {
                     sequencer.marked = generation;
                     for replica in sequencer.replicas_mut() {
                         replica.map.set_primary_marked(generation);
                     }
+                }
+                if opens {
+                    self.wake_waiters(key);
                 }
             }
             Role::Replica { bit, .. } => {
@@ -131,15 +135,25 @@ impl Engine {
                         replica.stats.label.set("reason", format!("it refused its marker: {text}"));
                     } else if !failed && complete {
                         replica.marked = generation;
-                        if replica.map.had_all() {
-                            sequencer.remark = true; // the next generation forgets what was before the resync
-                            return self.touch_sequencer(sequencer_of);
+                        if replica.is_known()
+                            && replica.map.had_all()
+                            && replica.map.generation() == generation
+                        {
+                            replica.map.forget_old(); // what was before the resync tells nothing
                         }
                     }
                 }
             }
         }
         self.touch_sequencer(sequencer_of);
+    }
+
+    /// The primary's marker may have been taken away: the next one follows directly.
+    pub(super) fn mark_anew(&mut self, key: usize) {
+        if let Some(sequencer) = self.endpoints[key].sequencer.as_mut() {
+            sequencer.remark = true;
+        }
+        self.advance_generation(key);
     }
 
     /// Begin a generation where it is time to.

@@ -169,6 +169,10 @@ impl Handshake {
 
     /// Take the next reply. After [`Progress::Send`] the commands of the second round are in `out`.
     pub fn reply(&mut self, reply: Reply<'_>, out: &mut Vec<u8>) -> Progress {
+        if reply.bytes().first() == Some(&b'>') {
+            // It is nobody's answer.
+            return Progress::Refused(super::replies::PUSHED.to_owned());
+        }
         let Some(step) = self.awaited.pop_front() else {
             return Progress::Refused("it answered more than it was asked".to_owned());
         };
@@ -351,6 +355,9 @@ mod tests {
         let credentials = Credentials { username: None, password: Some("x".into()) };
         let mut handshake = Handshake::begin(&credentials, false, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-WRONGPASS invalid\r\n"), &mut out)));
+        let mut handshake = Handshake::begin(&Credentials::default(), true, Predecessor::default(), &mut out);
+        let push = b">2\r\n$7\r\nmessage\r\n$1\r\nx\r\n";
+        assert!(refused(handshake.reply(Reply::new(push), &mut out)), "a push is nobody's answer");
     }
 
     #[test]

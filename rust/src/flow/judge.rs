@@ -7,8 +7,8 @@ use super::handshake::{Identity, Predecessor};
 use super::marker::{Marker, Part, Place, name_hash};
 use super::replica::{FUNCTIONS, Judged, Need, Replica};
 use super::resync::{Decision, Resync, Side, Step, View, Way, decide};
-use super::sequencer::Proof;
-use super::upstream::{Entered, Role};
+use super::sequencer::{Proof, Sequencer};
+use super::upstream::{Entered, Role, Upstream};
 use crate::resp::encode;
 
 impl Engine {
@@ -39,8 +39,11 @@ impl Engine {
                 m.set == set && m.part == Part::Mirror && !m.partial && m.generation >= replica.marked
             };
             let has_mine = identity.markers.iter().any(complete);
-            replica.suspect |= replica.marked > 0 && !has_mine && identity.place == Place::Library;
-            replica.stats.label.set("resync", "log");
+            if replica.marked > 0 && !has_mine && identity.place == Place::Library {
+                replica.suspect(self.now.ms);
+            } else {
+                replica.stats.label.set("resync", "log");
+            }
         } else {
             replica.judged = Judged::No; // its first marker may be lost
             replica.resync = None;
@@ -83,21 +86,6 @@ impl Engine {
         }
     }
 
-    /// A mirror that was another server's replica for a while may have that one's data now, in the same process.
-    pub(super) fn look_closer(&mut self, primary: usize, bit: u32) {
-        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
-        if replica.suspect
-            && replica.judged == Judged::Yes
-            && replica.repair.is_empty()
-            && replica.resync.is_none()
-        {
-            replica.suspect = false;
-            replica.marked = 0;
-            replica.map.set_run(1, 0); // only its marker can tell
-            replica.lack(Need::Dirty);
-        }
-    }
-
     /// Find out what a replica's Redis lacks, if that is not known. Its connection and its primary's are ready.
     pub(super) fn judge(&mut self, primary: usize, bit: u32) {
         let now_ms = self.now.ms;
@@ -130,7 +118,9 @@ impl Engine {
     /// A primary that had no mirror before may have writes on its way that no log has.
     fn has_unordered_writes(&mut self, primary: usize) -> bool {
         let Some(other) = self.endpoints[primary].serve[1] else { return false };
-        let busy = self.upstreams.get(other).is_some_and(|u| !u.calls.is_empty());
+        // Where it broke, its next connection ends the one before: what that had sent may still run.
+        let owes = |u: &Upstream| !u.is_ready() && u.predecessor.number != 0;
+        let busy = self.upstreams.get(other).is_some_and(|u| !u.calls.is_empty() || owes(u));
         if !busy {
             self.remove_upstream(other);
             self.endpoints[primary].serve[1] = None;
@@ -163,14 +153,10 @@ impl Engine {
     /// The rules say what follows.
     pub(super) fn sentence(&mut self, primary: usize, bit: u32, set: u64, identity: &Identity) {
         let now_ms = self.now.ms;
-        self.numbers += 1;
-        let number = self.numbers;
         let owner = self.owner(primary);
-        let end = self.endpoints[primary].sequencer.as_ref().map_or(0, |s| s.log.end());
-        let has_functions = self.primary_identity(primary).is_some_and(|(_, i)| i.place == Place::Library);
         let Some((_, replica)) = self.replica_at(primary, bit) else { return };
-        let others: Vec<Marker> = identity.markers.iter().filter(|m| m.set != set).copied().collect();
-        let foreign: Vec<Marker> = others.iter().filter(|m| m.is_foreign(&owner)).copied().collect();
+        let others = identity.markers.iter().filter(|m| m.set != set);
+        let foreign: Vec<Marker> = others.filter(|m| m.is_foreign(&owner)).copied().collect();
         // Another sidecar's primary is never taken from it.
         replica.claimed &= foreign.iter().all(|m| m.part == Part::Mirror);
         if replica.claimed {
@@ -246,8 +232,26 @@ impl Engine {
             }
             return;
         }
+        let obsolete = |m: &&Marker| sole && m.set != set && !owner.sets.contains(&m.set);
+        replica.obsolete = identity.markers.iter().filter(obsolete).copied().collect();
+        self.begin_resync(primary, bit, scope, identity.place);
+    }
+
+    /// Look for what differs within `scope`.
+    fn begin_resync(&mut self, primary: usize, bit: u32, scope: Scope, place: Place) {
+        let now_ms = self.now.ms;
+        self.numbers += 1;
+        let number = self.numbers;
+        let has_functions = self.primary_identity(primary).is_some_and(|(_, i)| i.place == Place::Library);
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let Sequencer { log, replicas, .. } = &mut **sequencer;
+        let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
+        let (sole, end) = (replica.sole, log.end());
+        if sole {
+            replica.skip(log); // what these effects changed the resync brings, as it is by then
+        }
         let copied = replica.stats.count.resync_keys_total.get();
-        if scope.functions && has_functions && identity.place == Place::Library {
+        if scope.functions && has_functions && place == Place::Library {
             replica.repair.find((FUNCTIONS, Box::default()), !sole, end);
         }
         let mut resync = Resync::new(number, scope, sole, now_ms, copied);
@@ -262,8 +266,6 @@ impl Engine {
         replica.marked = 0;
         // Before the first key is copied, and the first effect sent: should it end here, the marker says so.
         replica.unmarked = sole && !replica.markless;
-        let obsolete = |m: &Marker| sole && !owner.sets.contains(&m.set);
-        replica.obsolete = others.into_iter().filter(obsolete).collect();
     }
 
     /// The answer to a question about markers.
@@ -289,10 +291,11 @@ impl Engine {
         let foreign = identity.markers.iter().any(|m| m.is_foreign(&owner));
         let mine = identity.markers.iter().find(|m| m.set == set && m.part == Part::Mirror);
         let has_mine = mine.is_some_and(|m| !m.partial && m.generation >= replica.marked);
+        let looked = replica.resync.as_ref().is_some_and(|r| r.sole && r.step == Step::Markers);
+        let lost = (replica.marked > 0 && !has_mine) || (looked && !replica.markless && mine.is_none());
         // Hashes come and go with FLUSHALL; a library goes only with the data.
-        if replica.marked > 0 && !has_mine && identity.place == Place::Library && reply.first() != Some(&b'-')
-        {
-            replica.suspect = true;
+        if lost && identity.place == Place::Library && reply.first() != Some(&b'-') {
+            return replica.suspect(now_ms);
         }
         if foreign && !replica.claimed {
             replica.map.set_shared(true);

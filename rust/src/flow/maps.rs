@@ -5,6 +5,7 @@ use super::dirty::{DirtyMap, Found, Region};
 use super::handshake::Predecessor;
 use super::marker::name_hash;
 use super::replica::Replica;
+use super::sequencer::Proof;
 
 impl Engine {
     /// The memory of a replica's dirty map is here. `boot` names the machine's boot.
@@ -42,6 +43,10 @@ impl Engine {
         let Some((_, replica)) = self.replica_at(endpoint, bit) else { return };
         replica.map_pending = false;
         let name = replica.name();
+        if let Some(sequencer) = self.endpoints[endpoint].sequencer.as_mut() {
+            // Nothing is written before the primary has a marker that is newer than the file.
+            sequencer.forgetful |= sequencer.proof == Proof::Unknown;
+        }
         let text = format!(
             "the dirty map is kept in memory only: {why}; when redisha ends, every key counts as dirty"
         );

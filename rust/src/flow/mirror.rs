@@ -163,7 +163,9 @@ impl Engine {
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
-        let Sequencer { log, replicas, .. } = &mut **sequencer;
+        let identity = self.upstreams[key].identity.as_ref();
+        let hash = identity.is_some_and(|i| matches!(i.place, super::marker::Place::Hash(_)));
+        let Sequencer { log, replicas, remark, .. } = &mut **sequencer;
         let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
         replica.in_flight -= 1;
         replica.acked = next.unwrap_or(replica.next);
@@ -177,8 +179,9 @@ impl Engine {
         {
             let left_alone =
                 settle_copy(replica, &entry, log.bytes(&entry), position, failed, reply, self.now.ms);
-            replica.suspect |=
-                [&b"-READONLY"[..], b"-MASTERDOWN", b"-LOADING"].iter().any(|e| reply.starts_with(e));
+            if [&b"-READONLY"[..], b"-MASTERDOWN", b"-LOADING"].iter().any(|e| reply.starts_with(e)) {
+                replica.suspect(self.now.ms);
+            }
             if failed && !left_alone {
                 let text = String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[]))
                     .trim_end()
@@ -191,8 +194,10 @@ impl Engine {
         }
         // Now, and not when it was sent: an effect before it may have been refused since.
         let target = replica.target;
-        let flushed = replica.sisters
-            && entry.is_some_and(|e| e.kind == Kind::Write && keys_of(log.bytes(&e), e.db).is_none());
+        let keyless = |e: Entry| e.kind == Kind::Write && keys_of(log.bytes(&e), e.db).is_none();
+        let flushed = (replica.sisters || hash) && entry.is_some_and(keyless);
+        *remark |= flushed && hash; // its marker went with the keys
+        let flushed = flushed && replica.sisters;
         if let Some(entry) = entry
             && (!replica.repair.is_empty() || replica.resync.is_some())
         {
@@ -306,7 +311,14 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
     if entry.kind != Kind::Write || (name_one_key(bytes) && replica.resync.is_none()) {
         return;
     }
-    let Some(keys) = keys_of(bytes, entry.db) else { return spread_everywhere(replica, bytes, position) };
+    let Some(keys) = keys_of(bytes, entry.db) else {
+        return spread_everywhere(replica, entry, bytes, position);
+    };
+    spread_keys(replica, keys, bytes, entry.db, entry.selects, position);
+}
+
+/// The same for a part of an effect that names these keys.
+fn spread_keys(replica: &mut Replica, keys: Vec<Key>, bytes: &[u8], db: u16, selects: bool, position: u64) {
     // What a resync still looks for is as good as found. So is what it must not take for found where it is not: a key
     // that comes and goes may be missed by both scans.
     let looking = replica.resync.as_ref().filter(|r| r.sole && r.is_looking());
@@ -318,8 +330,8 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
         }
     } else if !single && keys.iter().any(|k| replica.repair.contains(k)) {
         // With a SELECT in it, which database a command was in is not known.
-        let beside = |replica: &Replica| keys_beside(bytes, entry.db, |k| replica.repair.contains(k));
-        for key in if entry.selects { keys } else { beside(replica) } {
+        let beside = |replica: &Replica| keys_beside(bytes, db, |k| replica.repair.contains(k));
+        for key in if selects { keys } else { beside(replica) } {
             replica.spread(key, position);
         }
     }
@@ -340,7 +352,7 @@ fn overwrites(bytes: &[u8]) -> bool {
 }
 
 /// An effect that names no keys, while some are in doubt: what is stale may be somewhere else afterwards.
-fn spread_everywhere(replica: &mut Replica, bytes: &[u8], position: u64) {
+fn spread_everywhere(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u64) {
     let mut scanner = RequestScanner::default();
     let mut rest = bytes;
     while let Scanned::Frame(len) = scanner.scan(rest, ANY) {
@@ -354,8 +366,13 @@ fn spread_everywhere(replica: &mut Replica, bytes: &[u8], position: u64) {
                 }
             }
             (Some(command), ..) if has_no_keys(command.name) => {}
-            (Some(command), ..) if keys_of(frame, 0).is_some() || !command.is_write() => {}
-            _ => replica.doubt_all(),
+            (Some(command), ..) if !command.is_write() => {}
+            _ => match keys_of(frame, entry.db) {
+                Some(keys) if !entry.selects => {
+                    spread_keys(replica, keys, frame, entry.db, false, position);
+                }
+                _ => replica.doubt_all(),
+            },
         }
         rest = tail;
     }

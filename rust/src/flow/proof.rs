@@ -229,7 +229,7 @@ impl Engine {
                 m.set == owner.set && m.part == Part::Mirror && m.sole && !m.partial && m.generation >= marked
             };
             let has_it = if r.judged == Judged::Yes {
-                r.sole && r.was_clean && r.resync.is_none() && !r.suspect
+                r.sole && r.was_clean && r.resync.is_none()
             } else {
                 !r.map.is_shared() && identity.markers.iter().any(complete)
             };

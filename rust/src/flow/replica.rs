@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use crate::stats::ReplicaStats;
 
 use super::dirty::{DirtyMap, bucket};
+use super::log::{Kind, Log, State};
 use super::marker::Marker;
 use super::resync::Resync;
 
@@ -20,6 +21,8 @@ const REPAIR_MAX: usize = 100_000;
 const LATER_MAX: usize = REPAIR_MAX / 2;
 /// Pause of all copies after one was refused: at first, and at most.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
+/// When a mirror whose data may be other data is asked for its markers.
+const SUSPECT_MS: u64 = 1_000;
 
 /// The receiver.
 #[derive(Debug)]
@@ -32,8 +35,6 @@ pub struct Replica {
     pub bit: u32,
     /// No other replica has this number.
     pub id: u64,
-    /// It said that it was another server's replica: what it has now may be that one's data.
-    pub suspect: bool,
     /// The next position to be sent.
     pub next: u64,
     /// Every position before this one is done with.
@@ -203,10 +204,42 @@ impl Replica {
         self.mark = None;
     }
 
+    /// What its Redis has may be other data by now, in the same process: it said that it was another server's replica, or
+    /// its marker is gone. Only its marker can tell, and nothing more is sent before.
+    pub fn suspect(&mut self, now_ms: u64) {
+        if self.judged == Judged::No && !self.open {
+            return; // the replies to what was in flight
+        }
+        self.judged = Judged::No;
+        self.judge_at = now_ms + SUSPECT_MS;
+        self.open = false;
+        self.resync = None;
+        self.marked = 0;
+        self.map.set_run(1, 0);
+        self.lack(Need::Dirty);
+    }
+
+    /// Go on with what is not decided yet: a resync finds what the effects before have changed.
+    pub fn skip(&mut self, log: &Log) {
+        while self.next < log.decided() {
+            let at = self.next;
+            self.next += 1;
+            if let Some(entry) = log.get(at)
+                && entry.state == State::Committed
+                && entry.kind != Kind::Write
+            {
+                super::mirror::drop_effect(self, entry, log.bytes(entry), at);
+            }
+        }
+        if self.in_flight == 0 {
+            self.acked = self.next;
+        }
+    }
+
     /// Whether whatever it lacks is marked in the current generation, once [`Self::mark_again`] was called: its marker may
     /// say that all before is there.
     pub fn is_known(&self) -> bool {
-        self.judged == Judged::Yes && self.need == Need::Nothing && self.resync.is_none() && !self.suspect
+        self.judged == Judged::Yes && self.need == Need::Nothing && self.resync.is_none()
     }
 
     /// Keys in doubt are marked in the generation that has begun.
@@ -229,7 +262,6 @@ impl Replica {
             && self.resync.is_none()
             && self.repair.is_empty()
             && self.unrepaired.is_empty()
-            && !self.suspect
             && !self.unproven
     }
 

@@ -9,7 +9,7 @@ use super::upstream::{Phase, Role, Stream};
 use super::{Engine, SessionId};
 
 /// Why a connection is closed that pushes.
-const PUSHED: &str = "it pushed a message on a shared connection";
+pub(super) const PUSHED: &str = "it pushed a message on a shared connection";
 /// A reply that is at least this long, and not complete, is passed on as it comes.
 const STREAM_FROM: usize = 32 * 1024;
 

@@ -39,7 +39,6 @@ impl Engine {
             if !ready(serve, &self.upstreams) || !ready(Some(upstream), &self.upstreams) {
                 continue;
             }
-            self.look_closer(primary, bit);
             self.judge(primary, bit);
             self.look_on(primary, bit);
             self.finish_resync(primary, bit);

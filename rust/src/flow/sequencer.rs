@@ -67,6 +67,8 @@ pub struct Sequencer {
     pub markless: bool,
     /// A marker is on its way to the primary.
     pub marking: bool,
+    /// The file of a map cannot be used: the process after this one must not believe what an earlier one left there.
+    pub forgetful: bool,
     /// A generation must begin as soon as it can.
     pub remark: bool,
     /// When one may begin anyway, milliseconds.
@@ -82,6 +84,7 @@ impl Sequencer {
     #[inline]
     pub fn is_closed(&self) -> bool {
         matches!(self.proof, Proof::Unknown | Proof::Held { .. })
+            || (self.forgetful && self.proof == Proof::Proven)
     }
 
     /// The replicas there are.
@@ -109,21 +112,10 @@ impl Sequencer {
     /// been sent yet are dropped, and counted as lost to it.
     pub fn trim(&mut self, limit: usize) -> Trimmed {
         // One that is not there and lacks something already is healed by other means: the log is for those that it can heal.
-        let decided = self.log.decided();
         for replica in self.replicas.iter_mut().flatten() {
             let away = !replica.open || replica.state == "down" || replica.refused;
             if away && replica.need > super::replica::Need::Nothing && replica.in_flight == 0 {
-                while replica.next < decided {
-                    let at = replica.next;
-                    replica.next += 1;
-                    if let Some(entry) = self.log.get(at)
-                        && entry.state == super::log::State::Committed
-                        && entry.kind != super::log::Kind::Write
-                    {
-                        super::mirror::drop_effect(replica, entry, self.log.bytes(entry), at);
-                    }
-                }
-                replica.acked = replica.next;
+                replica.skip(&self.log);
             }
         }
         let done = self.replicas.iter().flatten().map(|r| r.acked).min().unwrap_or(u64::MAX);

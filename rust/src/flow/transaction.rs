@@ -11,6 +11,7 @@ use super::effect::{self, Rule};
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
+use super::replica::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
 
@@ -289,6 +290,9 @@ impl Engine {
         self.copy_keys(endpoint, db, copies);
         for (db, name) in &elsewhere {
             self.doubt_now(endpoint, *db, name, queued.writes);
+        }
+        if elsewhere.iter().any(|(db, _)| *db == FUNCTIONS) {
+            self.mark_anew(endpoint);
         }
         if moved {
             self.doubt(endpoint, queued.writes, 0, None);

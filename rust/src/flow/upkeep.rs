@@ -235,7 +235,8 @@ impl Engine {
                 Phase::Down { .. } => "down",
                 Phase::Connecting { .. } | Phase::Handshake { .. } if replica.state == "down" => "down",
                 Phase::Connecting { .. } | Phase::Handshake { .. } => "connecting",
-                Phase::Ready if matches!(proof, Proof::Doubtful | Proof::Held { .. }) => "unproven",
+                Phase::Ready if matches!(proof, Proof::Held { .. }) => "held",
+                Phase::Ready if *proof == Proof::Doubtful => "unproven",
                 Phase::Ready
                     if replica.paused
                         && (replica.resync.is_some()
@@ -251,7 +252,6 @@ impl Engine {
                 {
                     "resync"
                 }
-                Phase::Ready if replica.suspect => "resync",
                 Phase::Ready if !replica.repair.is_empty() || lag > super::replica::WINDOW => "catching_up",
                 Phase::Ready if !replica.unrepaired.is_empty() => "diverged",
                 Phase::Ready if replica.unproven => "unproven",
@@ -264,9 +264,10 @@ impl Engine {
             let reason = match state {
                 "down" => upstream.reason.clone(),
                 "refused" => "it is the primary's own Redis".to_owned(),
+                "held" => "the primary lost data: its clients wait until it is filled from a mirror".to_owned(),
                 "unproven" if *proof != Proof::Proven => {
-                    "the primary lost data: nothing is copied from it until it is filled from its mirror, or taken as \
-                     it is (redisha resync CLUSTER --accept)"
+                    "the primary lost data, or cannot prove that it did not: nothing is copied from it until it is taken \
+                     as it is (redisha resync CLUSTER --accept)"
                         .to_owned()
                 }
                 "unproven" => format!(

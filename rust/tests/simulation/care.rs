@@ -27,6 +27,7 @@ impl World {
         let mirror = NAMES.iter().position(|name| mirror.starts_with(name)).unwrap();
         let at = self.now + self.rng.below(400_000);
         let runs = [0, mirror].map(|index: usize| self.redises[index].runs());
+        self.refills.retain(|refill| refill.primary != primary); // one that runs already begins anew
         self.refills.push(Refill { primary: primary.to_owned(), mirror, at, runs });
     }
 
