@@ -444,6 +444,7 @@ def test_a_refill_that_breaks_is_tried_again(sidecar, redis_server, primary: Red
         lambda: "refills" in proxy.get("/replicas?format=json").decode() and refill()["done"] > 200, "it is copied"
     )
     assert (refill()["state"], refill()["total"]) == ("running", 3000)
+    assert replica(proxy)["state"] == "held"
     assert "[##" in redisha("status", proxy=proxy).stdout
     mirror.restart()
     with proxy.conn() as conn:

@@ -8,7 +8,7 @@ use crate::stats::{EndpointStats, ListenerStats, ReplicaStats};
 use super::dirty::DirtyMap;
 use super::handshake::Credentials;
 use super::marker::name_hash;
-use super::replica::{Judged, Need, Repair, Replica};
+use super::replica::{Judged, Lack, Need, Repair, Replica};
 use super::session::Ending;
 use super::upstream::{Role, Upstream};
 use super::{Endpoint, Engine, Intent, Listener, RouteTargets, Target};
@@ -180,7 +180,7 @@ impl Engine {
             map_pending: true,
             unrepaired_more: false,
             lacked: false,
-            was_clean: false,
+            lacked_then: Lack::Keys,
             share: 0,
             sisters: false,
             judge_at: 0,
@@ -288,6 +288,7 @@ impl Engine {
             if !targets.routes.iter().any(leads) {
                 continue;
             }
+            words.push(format!("{}", listener.routes.any_case()));
             for (route, targets) in listener.routes.routes().iter().zip(&targets.routes) {
                 let mine = leads(targets);
                 words.push(format!("{:?} {} {mine}", route.prefix, route.remove_prefix));

@@ -117,7 +117,7 @@ impl Engine {
         let Some(sequencer) = endpoint.sequencer.as_mut().filter(|s| s.proof == Proof::Proven) else {
             return;
         };
-        sequencer.replicas_mut().for_each(|r| r.was_clean = r.is_clean());
+        sequencer.replicas_mut().for_each(|r| r.lacked_then = r.lack_now());
     }
 
     /// What was in flight on a primary: commands that were not sent are refused, the others are in doubt. A command is

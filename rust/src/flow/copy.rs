@@ -149,7 +149,10 @@ impl Engine {
         let limits = self.limits;
         // Copies wait in the log as effects do, and must not push these out.
         let room = self.log_limit() / 2;
-        for bit in 0..count as u32 {
+        // Each in its turn: where the pace allows one at a time, the first one would take all.
+        self.numbers += 1;
+        let first = self.numbers as usize % count.max(1);
+        for bit in (first..count).chain(0..first).map(|bit| bit as u32) {
             loop {
                 let now_ms = self.now.ms;
                 let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {

@@ -206,9 +206,11 @@ impl Engine {
         Self::mark_sequencer(sequencer, primary, &mut self.dirty_sequencers);
         if flushed {
             // What another primary of this sidecar had written there is gone as well.
+            let same: Vec<usize> =
+                self.endpoints.iter().map(|(key, _)| key).filter(|key| self.is_same(*key, target)).collect();
             for (_, other) in self.endpoints.iter_mut().filter(|(key, _)| *key != primary) {
                 let replicas = other.sequencer.iter_mut().flat_map(|s| s.replicas_mut());
-                replicas.filter(|r| r.target == target).for_each(Replica::doubt_all);
+                replicas.filter(|r| same.contains(&r.target)).for_each(Replica::doubt_all);
             }
         }
     }

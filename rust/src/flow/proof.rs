@@ -1,9 +1,11 @@
 //! What is known of a primary's data: it counts, or it lost some and is to be filled from a mirror first.
 
+use std::cmp::Reverse;
+
 use super::handshake::Identity;
 use super::maps::adopt;
 use super::marker::{Marker, Owner, Part, name_hash};
-use super::replica::{Judged, Need, Replica};
+use super::replica::{Judged, Lack, Need, Replica};
 use super::sequencer::Proof;
 use super::{Endpoint, Engine};
 
@@ -201,14 +203,14 @@ impl Engine {
 
     /// Whether a mirror still runs which had everything up to the end of the primary's process.
     fn has_newer_mirror(&self, key: usize) -> bool {
-        self.sources(key).any(|r| {
+        self.sources(key).filter(|r| r.lacked_then == Lack::Nothing || r.judged != Judged::Yes).any(|r| {
             let upstream = self.upstreams.get(r.upstream).and_then(|u| u.identity.as_ref());
             upstream.is_some_and(|i| name_hash(&[&i.run_id]) == r.map.run(1))
         })
     }
 
     /// The mirrors that a primary could be filled from: they are this sidecar's alone, get everything that the primary
-    /// has, and lacked nothing when it was lost.
+    /// has, and lacked no more than the last changes of some keys when it was lost.
     fn sources(&self, key: usize) -> impl Iterator<Item = &Replica> {
         let owner = self.owner(key);
         let sequencer = self.endpoints[key].sequencer.as_ref();
@@ -229,7 +231,7 @@ impl Engine {
                 m.set == owner.set && m.part == Part::Mirror && m.sole && !m.partial && m.generation >= marked
             };
             let has_it = if r.judged == Judged::Yes {
-                r.sole && r.was_clean && r.resync.is_none()
+                r.sole && r.lacked_then != Lack::Keys && r.resync.is_none()
             } else {
                 !r.map.is_shared() && identity.markers.iter().any(complete)
             };
@@ -261,16 +263,23 @@ impl Engine {
             return;
         }
         let delivered = |r: &&Replica| r.acked >= sequencer.log.decided() && r.in_flight == 0;
-        let source = self.sources(key).filter(delivered).max_by_key(|r| r.map.generation());
-        let source = source.map(|r| (r.bit, r.name(), r.run_id.clone().unwrap_or_default()));
+        let source = self.sources(key).filter(delivered);
+        let source = source.max_by_key(|r| (Reverse(r.lacked_then), r.map.generation()));
+        let source = source.map(|r| (r.bit, r.name(), r.run_id.clone().unwrap_or_default(), r.lacked_then));
         let none_can = sequencer.replicas().all(|r| r.map.is_shared());
-        if let Some((bit, name, run_id)) = source {
+        if let Some((bit, name, run_id, lack)) = source {
             if let Some(sequencer) = self.endpoints[key].sequencer.as_mut() {
                 // Once it is being filled, only the end of that opens it.
                 sequencer.proof = Proof::Held { since_ms: u64::MAX / 2, from: Some(bit) };
             }
             self.mark_partial(key); // should the filling end half-way
-            let text = format!("the primary lost data that its mirror (run_id {run_id}) has");
+            let missing = match lack {
+                Lack::Changes(keys) => format!(
+                    "; copies of {keys} keys to it were on their way when it was lost: their last changes may be missing"
+                ),
+                Lack::Nothing | Lack::Keys => String::new(),
+            };
+            let text = format!("the primary lost data that its mirror (run_id {run_id}) has{missing}");
             self.tell("refill", name, text);
         } else if none_can {
             // Two that write to each other: whichever lost its data is one writer of several, and each adds what is

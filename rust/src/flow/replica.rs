@@ -53,8 +53,8 @@ pub struct Replica {
     pub judged: Judged,
     /// Effects may be sent: what its Redis had before is known.
     pub open: bool,
-    /// It lacked nothing when the primary's connection broke, but for what was in flight.
-    pub was_clean: bool,
+    /// What it lacked when the primary's connection broke, beside what was in flight.
+    pub lacked_then: Lack,
     /// Which keys the routes give it, as a hash.
     pub share: u64,
     /// Other primaries of this sidecar write to its Redis, too.
@@ -114,6 +114,17 @@ pub enum Judged {
     Asked,
     /// Yes.
     Yes,
+}
+
+/// What a replica lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// Nothing.
+    Nothing,
+    /// The last changes of so many keys, whose copies were on their way.
+    Changes(usize),
+    /// More, or it is not known what.
+    Keys,
 }
 
 /// What a replica needs beside the log.
@@ -265,6 +276,16 @@ impl Replica {
             && !self.unproven
     }
 
+    /// What it lacks beside what is in flight.
+    pub fn lack_now(&self) -> Lack {
+        match self.repair.len() {
+            _ if !self.is_known() || self.unproven || !self.unrepaired.is_empty() => Lack::Keys,
+            0 => Lack::Nothing,
+            _ if self.repair.is_refused() => Lack::Keys,
+            keys => Lack::Changes(keys),
+        }
+    }
+
     /// `primary -> mirror`, as events name it.
     pub fn name(&self) -> String {
         format!("{} -> {}", self.stats.label.get("primary"), self.stats.label.get("mirror"))
@@ -316,6 +337,11 @@ impl Repair {
     /// Keys in doubt.
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Whether the last copy was refused.
+    pub fn is_refused(&self) -> bool {
+        self.pause > 0
     }
 
     /// Whether this key is in doubt.

@@ -17,10 +17,14 @@ pub struct FileMemory {
     _file: File,
 }
 
+/// The first byte of a file that had another size: nothing of it is left, and it is not a new one.
+const TORN: u8 = b'?';
+
 impl FileMemory {
     /// Open or make a file of `bytes` bytes, all of them on the disk, that no other process has open this way. The one
     /// that was there is kept if it has this size; otherwise it begins with zeroes again.
     pub fn open(path: &Path, bytes: usize) -> io::Result<Self> {
+        let before = std::fs::metadata(path).map(|m| m.len()).ok();
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
@@ -35,7 +39,10 @@ impl FileMemory {
         }
         #[expect(unsafe_code, reason = "law 12: the mapping of the dirty file")]
         // SAFETY: the lock keeps every other redisha away, and nothing else has a reason to change the file's size.
-        let memory = unsafe { MmapMut::map_mut(&file)? };
+        let mut memory = unsafe { MmapMut::map_mut(&file)? };
+        if before.is_some_and(|len| len != bytes as u64) {
+            memory[0] = TORN;
+        }
         Ok(Self { memory, _file: file })
     }
 }
@@ -96,7 +103,9 @@ mod tests {
         assert!(FileMemory::open(&path, 5_000).is_err(), "it is in use");
         drop(memory);
         assert_eq!(FileMemory::open(&path, 5_000).expect("the file")[4_999], 7);
-        assert_eq!(FileMemory::open(&path, 6_000).expect("another size").iter().max(), Some(&0));
+        let torn = FileMemory::open(&path, 6_000).expect("another size");
+        assert_eq!((torn[0], torn[1..].iter().max()), (TORN, Some(&0)), "it is empty, and not as a new one");
+        drop(torn);
         std::fs::remove_file(&path).expect("it is there");
     }
 

@@ -48,6 +48,11 @@ impl RouteTable {
         &self.routes
     }
 
+    /// Whether prefixes match in any case.
+    pub fn any_case(&self) -> bool {
+        self.any_case
+    }
+
     /// Route `i`.
     pub fn get(&self, i: usize) -> Option<&Route> {
         self.routes.get(i)

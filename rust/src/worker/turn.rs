@@ -485,6 +485,11 @@ impl<'a> Worker<'a> {
     /// A map that nobody marks must not be believed when its mirror comes back.
     fn remove_old_maps(&self) {
         let Some(state_dir) = self.plan.state_dir.as_ref() else { return };
+        // An endpoint that has not resolved yet may turn out to be several, with maps of their own.
+        let mut endpoints = self.plan.clusters.iter().map(|c| &c.endpoints);
+        if endpoints.any(|e| e.is_empty() || e.iter().any(|e| e.address.is_none())) {
+            return;
+        }
         let used: Vec<String> = self.engine.map_names().iter().map(|name| format!("{name:016x}")).collect();
         remove_files(state_dir, |name| {
             let stem = name.strip_suffix(".map");
