@@ -133,6 +133,17 @@ pub struct Command {
     subcommands: (u16, u16),
 }
 
+impl Command {
+    /// The argument index of its key, if its shape says that it has exactly one.
+    #[inline]
+    pub fn only_key(&self) -> Option<usize> {
+        match self.shape {
+            KeyShape::Range(first, last, _) if i64::from(first) == i64::from(last) => Some(usize::from(first)),
+            _ => None,
+        }
+    }
+}
+
 /// One row of the generated table.
 macro_rules! row {
     ($name:literal, $arity:literal, [$($flag:ident)*], $keys:ident $(($($at:literal),*))?, $effect:ident, $reply:ident,

@@ -81,6 +81,8 @@ pub fn bucket(db: u16, key: &[u8]) -> u32 {
 /// The map.
 pub struct DirtyMap {
     region: Region,
+    /// Where the bitmap of the current generation begins.
+    current_at: usize,
 }
 
 impl fmt::Debug for DirtyMap {
@@ -129,7 +131,7 @@ impl DirtyMap {
     /// Take a region over. Unless it holds the map of this replica, left by a process of this boot or closed cleanly,
     /// everything counts as dirty.
     pub fn open(region: Region, names: u64, boot: [u8; 16]) -> (Self, Found) {
-        let mut map = Self { region };
+        let mut map = Self { region, current_at: HEADER };
         if map.region.len() < REGION_BYTES {
             map.region = Box::new(vec![0; REGION_BYTES]);
         }
@@ -144,6 +146,7 @@ impl DirtyMap {
             map.region[ALL] = 1;
             map.region[FUNCTIONS] = 1;
         }
+        map.current_at = HEADER + map.current() * BITMAP;
         map.region[BOOT..BOOT + 16].copy_from_slice(&boot);
         map.seal();
         (map, found)
@@ -415,7 +418,7 @@ impl DirtyMap {
 
     #[inline]
     fn current_at(&self) -> usize {
-        HEADER + self.current() * BITMAP
+        self.current_at
     }
 
     fn get(&self, at: usize) -> u64 {
@@ -424,6 +427,9 @@ impl DirtyMap {
 
     fn put(&mut self, at: usize, value: u64) {
         self.region[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        if at == GENERATION {
+            self.current_at = HEADER + self.current() * BITMAP;
+        }
     }
 
     /// What identifies the map, and does not change with each generation.

@@ -20,24 +20,17 @@ impl Engine {
         command: Option<&'static Command>,
         request: &Request<'_>,
     ) {
-        let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() else { return };
-        let mut indices: SmallVec<[u32; 4]> = SmallVec::new();
-        let known = match command {
-            Some(command) => keys(command, request, &mut indices) == KeysResult::Known,
-            None => false,
+        let one = command.and_then(|c| c.only_key().filter(|_| c.name != "move"));
+        let Some(index) = one.filter(|index| *index < request.len()) else {
+            return self.mark_others(place, db, command, request);
         };
-        if let ([index], true) = (indices.as_slice(), known)
-            && command.is_none_or(|c| c.name != "move")
-        {
-            let bucket = bucket(db, request.arg(*index as usize));
-            for replica in sequencer.replicas.iter_mut().flatten() {
-                if place.writes & (1 << replica.bit) != 0 {
-                    replica.map.mark(bucket);
-                }
+        let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() else { return };
+        let bucket = bucket(db, request.arg(index));
+        for replica in sequencer.replicas.iter_mut().flatten() {
+            if place.writes & (1 << replica.bit) != 0 {
+                replica.map.mark(bucket);
             }
-            return;
         }
-        self.mark_others(place, db, command, request, known.then_some(indices));
     }
 
     /// Several keys, or none that can be named.
@@ -48,8 +41,9 @@ impl Engine {
         db: u16,
         command: Option<&'static Command>,
         request: &Request<'_>,
-        indices: Option<SmallVec<[u32; 4]>>,
     ) {
+        let mut indices: SmallVec<[u32; 4]> = SmallVec::new();
+        let known = command.is_some_and(|c| keys(c, request, &mut indices) == KeysResult::Known);
         let name = command.map_or("", |c| c.name);
         let head = name.split('|').next().unwrap_or_default();
         if head == "function" {
@@ -64,7 +58,7 @@ impl Engine {
         if matches!(name, "flushall" | "flushdb" | "swapdb") {
             self.remark_hashes(place.endpoint); // where markers are keys
         }
-        let names = indices.filter(|indices| !indices.is_empty()).map(|indices| {
+        let names = (known && !indices.is_empty()).then(|| {
             let other = command.and_then(|c| other_db(c, request)).and_then(|n| u16::try_from(n).ok());
             let dbs = [Some(db), other].into_iter().flatten();
             let keys = |db| indices.iter().map(move |&i| (db, request.arg(i as usize).into()));

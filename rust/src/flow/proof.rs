@@ -136,14 +136,18 @@ impl Engine {
         let endpoint = &mut self.endpoints[key];
         let totals = endpoint.stats.time.totals();
         let Some(sequencer) = endpoint.sequencer.as_mut() else { return };
-        let mut lacking = false;
+        let (mut lacking, mut copying) = (false, sequencer.copying > 0);
         for replica in sequencer.replicas_mut() {
             let lacks = replica.need > Need::Nothing;
             lacking |= lacks && !replica.lacked;
             replica.lacked = lacks;
+            copying |= replica.resync.is_some() || replica.repair.waiting() > 0;
         }
         sequencer.remark |= lacking; // from here on the primary's marker is newer than that mirror's
-        sequencer.pace.look(now_ms, totals, sequencer.copying > 0, bounds);
+        sequencer.pace.look(now_ms, totals, copying, bounds);
+        if copying {
+            Self::mark_sequencer(sequencer, key, &mut self.dirty_sequencers); // it may go on
+        }
         match sequencer.proof {
             Proof::Unknown => self.prove_primary(key),
             Proof::Held { .. } => self.hold(key),

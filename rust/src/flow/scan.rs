@@ -5,12 +5,12 @@ use super::call::Call;
 use super::marker::KEY;
 use super::replica::{FUNCTIONS, Judged, Need};
 use super::resync::{Side, Step, databases};
-use super::sequencer::Proof;
+use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Entered, Upstream};
 use crate::resp::{Reply, encode, parse_integer};
 
 /// Keys asked for at once: few enough that clients do not notice.
-const PAGE: &str = "256";
+const PAGE: &str = "64";
 /// While so many keys wait to be copied, no more are looked for: what is held does not grow with the data.
 const AHEAD: usize = 2_048;
 /// Pause after a refused question, milliseconds.
@@ -67,7 +67,8 @@ impl Engine {
         if sequencer.proof != Proof::Proven {
             return;
         }
-        let Some(replica) = sequencer.replica(bit) else { return };
+        let Sequencer { replicas, pace, .. } = &mut **sequencer;
+        let Some(replica) = replicas.get_mut(bit as usize).and_then(Option::as_mut) else { return };
         if replica.paused || replica.judged != Judged::Yes || replica.repair.waiting() > AHEAD {
             return;
         }
@@ -94,6 +95,7 @@ impl Engine {
         let upstream = &mut self.upstreams[key];
         let mut bytes = Vec::new();
         match step {
+            Step::Scan(..) | Step::Check(..) if !pace.turns_page() => return,
             Step::Keyspace(_) => encode::command(&mut bytes, &["INFO", "keyspace"]),
             Step::Scan(_, db, _) | Step::Check(db, _) if upstream.enter(db, None, now_ms) != Entered::Yes => {
                 let side = if matches!(step, Step::Check(..)) { Side::Mirror } else { side_of(step) };
