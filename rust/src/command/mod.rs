@@ -138,7 +138,9 @@ impl Command {
     #[inline]
     pub fn only_key(&self) -> Option<usize> {
         match self.shape {
-            KeyShape::Range(first, last, _) if i64::from(first) == i64::from(last) => Some(usize::from(first)),
+            KeyShape::Range(first, last, _) if i64::from(first) == i64::from(last) => {
+                Some(usize::from(first))
+            }
             _ => None,
         }
     }
