@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ _running: list[Sidecar] = []
 
 # What a test starts by itself keeps nothing on this machine; the sidecars of the fixtures have folders of their own.
 os.environ["REDISHA_STATE_DIR"] = "memory"
+# A shell's background job ignores Ctrl-C, and so would all that it starts: as if the tests ran in the foreground.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
