@@ -181,6 +181,7 @@ impl Engine {
             unrepaired_more: false,
             lacked: false,
             lacked_then: Lack::Keys,
+            late: false,
             share: 0,
             sisters: false,
             judge_at: 0,

@@ -163,6 +163,9 @@ impl Engine {
                 let bounds = (limits.resync_keys_per_s, limits.resync_bytes_per_s);
                 let full = !sequencer.pace.allows(sequencer.copying, bounds) || sequencer.log.held() > room;
                 let proven = sequencer.proof == Proof::Proven;
+                if sequencer.log.held() > room {
+                    sequencer.give_way(bit);
+                }
                 let Some(replica) = sequencer.replica(bit) else { break };
                 if full
                     || !proven

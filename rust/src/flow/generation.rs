@@ -77,14 +77,17 @@ impl Engine {
     }
 
     /// The primary is about to be filled: until that is done its marker says so.
-    pub(super) fn mark_partial(&mut self, key: usize) {
+    ///
+    /// `false`: not yet.
+    pub(super) fn mark_partial(&mut self, key: usize) -> bool {
         let (now_ms, of) = (self.now.ms, self.owner(key).of);
-        let Some(serve) = self.endpoints[key].serve[0] else { return };
-        let Some(sequencer) = self.endpoints[key].sequencer.as_ref() else { return };
+        let Some(serve) = self.endpoints[key].serve[0] else { return false };
+        let Some(sequencer) = self.endpoints[key].sequencer.as_ref() else { return false };
         let marker =
             Marker { set: sequencer.set, part: Part::Primary, of, generation: 0, partial: true, sole: true };
-        write_marker(&mut self.upstreams[serve], &marker, now_ms);
+        let written = write_marker(&mut self.upstreams[serve], &marker, now_ms);
         Self::mark_upstream(&mut self.upstreams[serve], serve, &mut self.dirty_upstreams);
+        written
     }
 
     /// A marker was written, or refused.
@@ -108,7 +111,8 @@ impl Engine {
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;
-                let opens = std::mem::take(&mut sequencer.forgetful);
+                sequencer.remark |= sequencer.forgetful && passing;
+                let opens = !passing && std::mem::take(&mut sequencer.forgetful);
                 if !failed && complete {
                     sequencer.marked = generation;
                     for replica in sequencer.replicas_mut() {

@@ -206,6 +206,8 @@ impl Handshake {
             Step::Libraries | Step::Hash => {
                 self.identity.markers.extend(Marker::all_in(reply.bytes()));
             }
+            // Then the command behind it reads where we are.
+            Step::Select if reply.is_error() => self.identity.place = Place::Hash(0),
             Step::Commands => self.identity.commands = reply.integer().unwrap_or(0),
             Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
             Step::Server => {

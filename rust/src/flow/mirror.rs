@@ -323,7 +323,7 @@ fn spread_doubt(replica: &mut Replica, entry: &Entry, bytes: &[u8], position: u6
 fn spread_keys(replica: &mut Replica, keys: Vec<Key>, bytes: &[u8], db: u16, selects: bool, position: u64) {
     // What a resync still looks for is as good as found. So is what it must not take for found where it is not: a key
     // that comes and goes may be missed by both scans.
-    let looking = replica.resync.as_ref().filter(|r| r.sole && r.is_looking());
+    let looking = replica.resync.as_ref().filter(|r| r.sole && r.may_meet(position));
     let in_scope = keys.iter().any(|(db, name)| looking.is_some_and(|r| r.scope.has(*db, name)));
     let single = keys.len() == 1;
     if in_scope && (!single || !overwrites(bytes)) {
@@ -362,7 +362,7 @@ fn spread_everywhere(replica: &mut Replica, entry: &Entry, bytes: &[u8], positio
         let request = scanner.request(frame);
         match (lookup(request.arg(0)), database(request.arg(1)), database(request.arg(2))) {
             (Some(command), Ok(a), Ok(b)) if command.name == "swapdb" => {
-                replica.repair.swap(a, b, position);
+                replica.swap(a, b, position);
                 if replica.resync.as_ref().is_some_and(super::resync::Resync::is_looking) {
                     replica.lack(Need::Full); // what was looked through is elsewhere now
                 }

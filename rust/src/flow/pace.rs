@@ -6,6 +6,8 @@ const IN_FLIGHT: (u32, u32, u32) = (2, 16, 256);
 /// several times that.
 const SLOWER_US: u64 = 50;
 
+/// What was copied beyond a bound is paid for within this time, milliseconds.
+const OWED_MS: u64 = 60_000;
 /// In this time (milliseconds) as many pages of keys are looked through as copies may be in flight.
 const LOOK_MS: u32 = 20;
 
@@ -65,7 +67,8 @@ impl Pace {
         self.at_ms = now_ms;
         for (left, bound) in [(&mut self.keys, bounds.0), (&mut self.bytes, bounds.1)] {
             let most = (bound * 250).max(1_000) as i64; // a quarter of a second's worth at once
-            *left = (*left + (bound * passed) as i64).min(most);
+            let owed = -((bound * OWED_MS) as i64);
+            *left = (*left + (bound * passed) as i64).clamp(owed, most);
         }
     }
 

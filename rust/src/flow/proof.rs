@@ -141,6 +141,7 @@ impl Engine {
             let lacks = replica.need > Need::Nothing;
             lacking |= lacks && !replica.lacked;
             replica.lacked = lacks;
+            replica.late &= !replica.repair.is_empty();
             copying |= replica.resync.is_some() || replica.repair.waiting() > 0;
         }
         sequencer.remark |= lacking; // from here on the primary's marker is newer than that mirror's
@@ -272,11 +273,13 @@ impl Engine {
         let source = source.map(|r| (r.bit, r.name(), r.run_id.clone().unwrap_or_default(), r.lacked_then));
         let none_can = sequencer.replicas().all(|r| r.map.is_shared());
         if let Some((bit, name, run_id, lack)) = source {
+            if !self.mark_partial(key) {
+                return; // should the filling end half-way, that has to be there
+            }
             if let Some(sequencer) = self.endpoints[key].sequencer.as_mut() {
                 // Once it is being filled, only the end of that opens it.
                 sequencer.proof = Proof::Held { since_ms: u64::MAX / 2, from: Some(bit) };
             }
-            self.mark_partial(key); // should the filling end half-way
             let missing = match lack {
                 Lack::Changes(keys) => format!(
                     "; copies of {keys} keys to it were on their way when it was lost: their last changes may be missing"
@@ -335,9 +338,12 @@ impl Engine {
         // Should the mirror have been lost meanwhile, what was copied is not what it had.
         let Proof::Held { from, .. } = sequencer.proof else { return };
         let same = run_id.is_some_and(|run_id| run_id == sequencer.run_id);
+        // Another mirror may have the changes that the one it was filled from lacked.
+        let lacked = |r: &&Replica| Some(r.bit) == from && r.lacked_then != Lack::Nothing;
+        let few = sequencer.replicas().count() == 1 || !sequencer.replicas().any(|r| lacked(&r));
         if ok && same && from.is_some() {
             self.tell("primary", primary.to_owned(), "it has been filled from its mirror".to_owned());
-            self.proven(key, Need::Marked);
+            self.proven(key, if few { Need::Marked } else { Need::Full });
         } else {
             sequencer.proof = Proof::Held { since_ms: self.now.ms, from: None };
         }

@@ -89,6 +89,8 @@ pub struct Replica {
     pub markless: bool,
     /// The file of its map has not been opened yet.
     pub map_pending: bool,
+    /// Its last resync ended with keys in doubt, of any age, and there still are some.
+    pub late: bool,
     /// It lacked something at the last look.
     pub lacked: bool,
     /// There are more of those than are listed.
@@ -177,6 +179,13 @@ impl Replica {
         }
     }
 
+    /// The databases `a` and `b` were swapped while keys were in doubt.
+    pub fn swap(&mut self, a: u16, b: u16, position: u64) {
+        for (db, name) in self.repair.of_databases(a, b) {
+            self.doubt((if db == a { b } else { a }, name), position);
+        }
+    }
+
     fn mark_doubt(&mut self, (db, name): &Key) {
         match *db {
             FUNCTIONS => self.map.mark_functions(),
@@ -227,7 +236,10 @@ impl Replica {
         self.resync = None;
         self.marked = 0;
         self.map.set_run(1, 0);
-        self.lack(Need::Dirty);
+        self.mark = None;
+        if self.sole {
+            self.lack(Need::Dirty); // to one that others write to, a resync brings less than the log
+        }
     }
 
     /// Go on with what is not decided yet: a resync finds what the effects before have changed.
@@ -281,7 +293,7 @@ impl Replica {
         match self.repair.len() {
             _ if !self.is_known() || self.unproven || !self.unrepaired.is_empty() => Lack::Keys,
             0 => Lack::Nothing,
-            _ if self.repair.is_refused() => Lack::Keys,
+            _ if self.late || self.repair.is_refused() => Lack::Keys,
             keys => Lack::Changes(keys),
         }
     }
@@ -495,22 +507,11 @@ impl Repair {
         }
     }
 
-    /// The databases `a` and `b` were swapped while keys were in doubt.
-    pub fn swap(&mut self, a: u16, b: u16, position: u64) {
-        let there = |db| {
-            if db == a {
-                b
-            } else if db == b {
-                a
-            } else {
-                db
-            }
-        };
+    /// The keys in doubt of two databases.
+    fn of_databases(&self, a: u16, b: u16) -> Vec<Key> {
         let mut keys: Vec<Key> = self.keys.keys().filter(|(db, _)| *db == a || *db == b).cloned().collect();
         keys.sort_unstable(); // a run of the simulation depends on its seed alone
-        for (db, name) in keys {
-            self.doubt((there(db), name), position);
-        }
+        keys
     }
 }
 

@@ -119,6 +119,8 @@ pub struct Resync {
     pub total: u64,
     /// When everything had been looked at, milliseconds; 0: not yet.
     pub over_ms: u64,
+    /// The end of the log at that time: what was written before may have been found as it was then.
+    pub ends: u64,
     /// When it began, milliseconds.
     pub since_ms: u64,
     /// Copies when it began.
@@ -138,6 +140,7 @@ impl Resync {
             id,
             begins: 0,
             over_ms: 0,
+            ends: u64::MAX,
             full: scope.all,
             scope,
             sole,
@@ -204,6 +207,11 @@ impl Resync {
         self.asked = false;
         self.sole &= sole;
         self.step = if self.sole { Step::Keyspace(Side::Mirror) } else { Step::Over };
+    }
+
+    /// Whether an effect at `position` may have met what is not found yet.
+    pub fn may_meet(&self, position: u64) -> bool {
+        self.is_looking() || position < self.ends
     }
 
     /// Whether keys are still looked for.

@@ -46,7 +46,8 @@ impl Engine {
             // Not before the primary has it: else a mirror alone could seem to know more.
             let (marked, markless) = (sequencer.marked, sequencer.markless);
             let Some(replica) = sequencer.replica(bit) else { continue };
-            let due = |(at, generation)| replica.next >= at && (marked >= generation || markless);
+            // What is only on its way may be refused, or come too late for its key.
+            let due = |(at, generation)| replica.acked >= at && (marked >= generation || markless);
             let completes = replica.mark.is_some_and(due);
             if !ready(Some(upstream), &self.upstreams) {
                 continue;
@@ -266,6 +267,7 @@ impl Engine {
     fn finish_resync(&mut self, primary: usize, bit: u32) {
         let (now_ms, retired) = (self.now.ms, self.endpoints[primary].retired);
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
+        let end = sequencer.log.end();
         let Some(replica) = sequencer.replica(bit) else { return };
         let over = replica.resync.as_ref().is_some_and(|r| !r.is_looking());
         // Under load there may always be a key in doubt. Those that are left are marked, and copied as any other.
@@ -273,8 +275,11 @@ impl Engine {
         let copied = replica.repair.is_empty() || (late && replica.repair.waiting() < AHEAD);
         if let Some(resync) = replica.resync.as_mut().filter(|r| over && r.over_ms == 0) {
             resync.over_ms = now_ms;
+            resync.ends = end;
         }
-        if !over || !copied || replica.judged != Judged::Yes || retired {
+        // The last page may tell of a key that an effect on its way to the mirror has made anew.
+        let arrived = replica.resync.as_ref().is_some_and(|r| replica.acked >= r.ends);
+        if !over || !arrived || !copied || replica.judged != Judged::Yes || retired {
             return;
         }
         let Some(resync) = replica.resync.take() else { return };
@@ -294,6 +299,7 @@ impl Engine {
             replica.unproven = true;
             replica.map.set_unproven(true);
         }
+        replica.late = !replica.repair.is_empty();
         let name = replica.name();
         sequencer.remark |= replica.need == Need::Nothing;
         self.tell("healed", name, healed);

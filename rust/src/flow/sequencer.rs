@@ -108,6 +108,19 @@ impl Sequencer {
         (free < REPLICAS_MAX).then_some(free as u32)
     }
 
+    /// Copies for a replica wait for room in the log: those that are not there do without their part of it, and are healed
+    /// by their marks when they are back.
+    pub fn give_way(&mut self, bit: u32) {
+        if self.replica(bit).is_none_or(|r| r.repair.waiting() == 0) {
+            return;
+        }
+        for replica in self.replicas_mut().filter(|r| r.bit != bit && (!r.open || r.state == "down")) {
+            if replica.need == super::replica::Need::Nothing {
+                replica.lack(super::replica::Need::Dirty);
+            }
+        }
+    }
+
     /// Forget what every replica has, then what exceeds the bound: there only committed entries that a replica has not
     /// been sent yet are dropped, and counted as lost to it.
     pub fn trim(&mut self, limit: usize) -> Trimmed {
