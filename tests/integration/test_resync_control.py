@@ -466,6 +466,8 @@ def test_a_refill_keeps_to_the_keys_that_are_mirrored(sidecar, primary: RedisSer
     with proxy.client() as client:
         client.mset({"copied:1": "old", "copied:2": "to be deleted", "alone": "old"})
         wait.until(lambda: mirror.cli("EXISTS", "copied:1", "copied:2") == 2, "they are mirrored")
+        # Without it the file is one from before redisha came, and the primary might be another Redis.
+        wait.until(lambda: primary.cli("FUNCTION", "LIST"), "the primary has its marker")
         primary.cli("SAVE")
         client.mset({"copied:1": "new", "copied:3": "added", "alone": "lost"})
         client.delete("copied:2")
