@@ -4,6 +4,7 @@
 runs too, each test for ``CHAOS_ROUNDS`` seeds from ``CHAOS_SEED`` on.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+import redis
+from support import wait
+from support.redis_server import RedisServer
 from support.stage import Stage, Told, config, fill
 
 StageFactory = Callable[..., Stage]
@@ -94,8 +98,18 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path, redis_server: Any, sid
             proxy.start(ready=False)
         if start and ready:
             scene.until_whole()
+            with contextlib.suppress(AssertionError):  # where functions are out of reach its marker is elsewhere
+                wait.until(lambda: "data=complete" in _libraries(two), "the mirror has its first marker", 1)
         return scene
 
     yield make
     for scene in made:
         request.config.stash[_told] += scene.told
+
+
+def _libraries(server: RedisServer) -> str:
+    """Function libraries with their code, as text."""
+    try:
+        return repr(server.cli("FUNCTION", "LIST", "WITHCODE"))
+    except redis.ResponseError:
+        return ""
