@@ -8,7 +8,7 @@ use crate::resp::encode;
 use super::call::{Call, NO_ENTRY};
 use super::keys::keys_of;
 use super::log::{Kind, State};
-use super::replica::{FUNCTIONS, Key};
+use super::repair::{FUNCTIONS, Key};
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Role, Stream};
 use super::{Engine, Intent};

@@ -22,7 +22,8 @@ use super::effect::Rule;
 use super::expiring::{Expiring, given, hash};
 use super::keys::{ANY, keys_beside};
 use super::log::{Log, State};
-use super::replica::{Key, Replica};
+use super::repair::Key;
+use super::replica::Replica;
 use super::upstream::Upstream;
 use super::{Engine, Now};
 

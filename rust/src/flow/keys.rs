@@ -8,7 +8,7 @@ use crate::command::{Flags, KeysResult, is_word, keys, lookup, other_db};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned};
 
 use super::handshake::database;
-use super::replica::{FUNCTIONS, Key};
+use super::repair::{FUNCTIONS, Key};
 
 /// Everything but the size of one command is known to be in order here.
 pub const ANY: Bounds = Bounds { request: u32::MAX as usize, authenticated: true };

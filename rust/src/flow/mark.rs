@@ -6,7 +6,7 @@ use super::Engine;
 use super::dirty::bucket;
 use super::marker;
 use super::place::Place;
-use super::replica::{FUNCTIONS, Key};
+use super::repair::{FUNCTIONS, Key};
 use crate::command::{Command, Flags, KeysResult, keys, other_db};
 use crate::resp::Request;
 

@@ -14,7 +14,8 @@ use super::expiry::doubt_ended;
 use super::handshake::database;
 use super::keys::{ANY, keys_beside, keys_of, name_one_key};
 use super::log::{Entry, Kind, State, UNCHECKED, digest};
-use super::replica::{FUNCTIONS, Key, Need, Replica, WINDOW};
+use super::repair::{FUNCTIONS, Key};
+use super::replica::{Need, Replica, WINDOW};
 use super::sequencer::Sequencer;
 use super::upstream::Entered;
 

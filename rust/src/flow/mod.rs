@@ -44,6 +44,7 @@ mod outgoing;
 mod pace;
 mod place;
 mod proof;
+mod repair;
 mod replica;
 mod replies;
 mod resync;

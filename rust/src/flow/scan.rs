@@ -3,7 +3,8 @@
 use super::Engine;
 use super::call::Call;
 use super::marker::KEY;
-use super::replica::{FUNCTIONS, Judged, Need};
+use super::repair::FUNCTIONS;
+use super::replica::{Judged, Need};
 use super::resync::{Side, Step, databases};
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Entered, Upstream};
@@ -325,7 +326,7 @@ impl Engine {
 
 impl super::replica::Replica {
     /// A key cannot be copied; why.
-    pub(super) fn give_up(&mut self, key: super::replica::Key, reason: &str, now_ms: u64) {
+    pub(super) fn give_up(&mut self, key: super::repair::Key, reason: &str, now_ms: u64) {
         self.repair.forget(&key);
         self.map.mark(super::dirty::bucket(key.0, &key.1));
         let name = if key.0 == FUNCTIONS {

@@ -11,7 +11,7 @@ use super::effect::{self, Rule};
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
-use super::replica::FUNCTIONS;
+use super::repair::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
 
