@@ -21,6 +21,7 @@ impl Engine {
             endpoint.retired = true;
         }
         let by_cluster: Vec<Vec<usize>> = plan.clusters.iter().map(|c| self.place_cluster(c)).collect();
+        self.place_group(&plan, &by_cluster);
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         let mut wanted = Vec::new();
         for listener in &plan.listeners {
@@ -71,7 +72,8 @@ impl Engine {
                     credentials: credentials.clone(),
                     connect_timeout_ms: 0,
                     op_timeout_us: 0,
-                    serve: [None; 2],
+                    serve: [None; super::SERVES],
+                    peer: false,
                     sequencer: None,
                     retired: false,
                     retired_at: None,
@@ -188,6 +190,7 @@ impl Engine {
             judge_at: 0,
             since: 0,
             unmarked: false,
+            marks: None,
             obsolete: Vec::new(),
             need: Need::Nothing,
             resync: None,
@@ -323,7 +326,12 @@ impl Engine {
             .collect();
         for (_, session) in &mut self.sessions {
             match moved.get(session.listener).copied().flatten() {
-                Some(listener) => session.listener = listener,
+                Some(listener) => {
+                    session.listener = listener;
+                    if let Some(new) = plan.listeners.get(listener) {
+                        session.port = new.port;
+                    }
+                }
                 None => {
                     session.listener = usize::MAX;
                     session.ending = Ending::Draining;
@@ -334,7 +342,7 @@ impl Engine {
         }
     }
 
-    fn wake_everyone(&mut self) {
+    pub(super) fn wake_everyone(&mut self) {
         for (_, session) in &mut self.sessions {
             if session.wait == super::session::Wait::Upstream {
                 Self::wake(session, &mut self.runnable);

@@ -5,6 +5,7 @@ use crate::flow::effect::{Kind, Rule};
 use crate::flow::expiry::ExpiryCall;
 use crate::flow::resync::Step;
 
+use super::store::Piece;
 use super::ticket::Ticket;
 
 /// A command that is not in the table.
@@ -36,6 +37,18 @@ pub enum Call {
     },
     /// Context that was injected (`SELECT`, `HELLO`); its reply is swallowed.
     Context,
+    /// A beat to another member.
+    Beat {
+        /// When it was sent, milliseconds.
+        sent_ms: u64,
+    },
+    /// A question to another member's control plane.
+    Ask {
+        /// The question's number.
+        number: u64,
+    },
+    /// Something a follower is told in its stream; its reply tells nothing.
+    Told,
     /// A marker being written.
     Mark {
         /// Its generation.
@@ -102,6 +115,10 @@ pub struct ClientCall {
     pub entry: u64,
     /// The command's id, or [`UNKNOWN`].
     pub command: u16,
+    /// Its database.
+    pub db: u16,
+    /// Its bytes, where another member may have to execute it.
+    pub kept: Option<Piece>,
     /// How its effect is found.
     pub rule: Rule,
     /// How its reply is changed.
@@ -131,6 +148,8 @@ pub struct TransactionCall {
     pub db: u16,
     /// It has a SELECT.
     pub selects: bool,
+    /// See [`ClientCall::kept`].
+    pub kept: Option<Piece>,
 }
 
 /// One command of a transaction.
@@ -221,6 +240,15 @@ impl Call {
             Self::Client(call) => call.ticket.take(),
             Self::Transaction(call) => call.ticket.take(),
             Self::Select { ticket, .. } => ticket.take(),
+            _ => None,
+        }
+    }
+
+    /// The bytes that were kept for it.
+    pub fn kept(&self) -> Option<Piece> {
+        match self {
+            Self::Client(call) => call.kept,
+            Self::Transaction(call) => call.kept,
             _ => None,
         }
     }

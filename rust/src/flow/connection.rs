@@ -58,6 +58,14 @@ impl Engine {
             Role::Replica { primary, bit } => {
                 self.replica_ready(primary, bit, &identity);
             }
+            Role::Beat => {
+                if let Some(group) = self.group.as_mut() {
+                    for peer in group.peers.iter_mut().filter(|p| p.beat == key) {
+                        peer.member.clone_from(&identity.member);
+                    }
+                    group.beat_at = 0;
+                }
+            }
         }
     }
 
@@ -68,6 +76,8 @@ impl Engine {
         let written = upstream.out.written();
         let stream = upstream.stream;
         let (role, of) = (upstream.role, upstream.endpoint);
+        self.rescue_calls(key, written);
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let mut calls = upstream.broken(reason.to_owned(), self.now.ms);
         self.upkeep_at = 0;
         self.intents.push(Intent::CloseUpstream { upstream: key });
@@ -102,10 +112,23 @@ impl Engine {
                     self.note_clean(of, key);
                 }
                 self.lose_calls(of, calls, written, reason);
+                if stood && self.is_groups_own(of) {
+                    self.own_redis_lost();
+                }
             }
+            Role::Beat => self.lose_questions(&calls),
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
         }
         self.wake_waiters(key);
+    }
+
+    /// Questions that another member's control plane will not answer.
+    fn lose_questions(&mut self, calls: &VecDeque<Call>) {
+        for call in calls {
+            if let Call::Ask { number } = call {
+                self.tell("answer", number.to_string(), String::new());
+            }
+        }
     }
 
     /// Which mirrors had everything, should the primary turn out to have lost something.

@@ -116,6 +116,32 @@ impl Scope {
         }
     }
 
+    /// A bit per bucket; empty where every key is in it.
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// As it comes from another member. What is not of the right size is everything.
+    pub fn read(all: bool, functions: bool, bits: &[u8]) -> Self {
+        if bits.len() == BITMAP || (all && bits.is_empty()) {
+            Self { all, functions, bits: bits.into() }
+        } else {
+            Self::everything()
+        }
+    }
+
+    /// Add what is in another one.
+    pub fn add(&mut self, other: &Self) {
+        self.all |= other.all;
+        self.functions |= other.functions;
+        if self.bits.is_empty() {
+            self.bits.clone_from(&other.bits);
+        }
+        for (mine, theirs) in self.bits.iter_mut().zip(&other.bits) {
+            *mine |= theirs;
+        }
+    }
+
     /// Whether no key is in it.
     pub fn is_empty(&self) -> bool {
         !self.all && !self.functions && self.bits.iter().all(|byte| *byte == 0)
@@ -159,7 +185,7 @@ impl DirtyMap {
         if &self.region[..8] != MAGIC {
             return Found::Untrusted("it is not a dirty map, or one of another version");
         }
-        let counts = 1..1 << 48; // one a millisecond would take millennia
+        let counts = 1..1 << 62; // the high half is a term
         if self.get(CHECK) != self.check()
             || !counts.contains(&self.generation())
             || self.base() > self.generation()
@@ -177,7 +203,11 @@ impl DirtyMap {
 
     /// Take over what was marked in another map of the same replica.
     pub fn merge(&mut self, other: &Self) {
-        let scope = other.scope(false);
+        self.mark_scope(&other.scope(false));
+    }
+
+    /// All of this may differ.
+    pub fn mark_scope(&mut self, scope: &Scope) {
         if scope.all {
             self.mark_all();
         }
@@ -355,6 +385,11 @@ impl DirtyMap {
         (self.base()..=self.generation())
             .contains(&generation)
             .then(|| self.scope(generation < self.generation()))
+    }
+
+    /// Everything that is marked.
+    pub fn marked(&self) -> Scope {
+        self.scope(true)
     }
 
     /// The marks of the current generation, or of both.

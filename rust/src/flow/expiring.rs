@@ -67,6 +67,12 @@ impl Expiring {
         }
     }
 
+    /// What was noted is not known any more: another member's writes came between.
+    pub fn forget(&mut self) {
+        self.bits = Vec::new();
+        self.all = true;
+    }
+
     /// Every key may.
     pub fn add_all(&mut self) {
         self.all = true;

@@ -12,9 +12,10 @@ use super::ingress::{Incoming, Step};
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
 use super::place::Place;
-use super::session::Wait;
+use super::session::{Peering, Wait};
 use super::store::{ADOPT, Piece};
 use super::upstream::{Entered, Phase, Role};
+use crate::plan::spec::{Consistency, ReadLevel, WriteLevel};
 
 /// A command whose bytes are to be taken over from the buffer they were read into.
 #[derive(Debug)]
@@ -38,11 +39,17 @@ impl Engine {
         {
             return self.unsupported(slot, command.name);
         }
-        let place = match self.place(slot, command, &request) {
-            Ok(place) => place,
-            Err(text) => return self.no_route(slot, &text),
+        let grouped = self.is_in_group(slot);
+        let placed = if grouped {
+            self.place_in_group(slot, command)
+        } else {
+            self.place(slot, command, &request).map_err(|text| self.no_route(slot, &text))
         };
-        if place.writes != 0 && command.is_some_and(|c| c.treatment == Treatment::Refused) {
+        let place = match placed {
+            Ok(place) => place,
+            Err(step) => return step,
+        };
+        if (place.writes != 0 || grouped) && command.is_some_and(|c| c.treatment == Treatment::Refused) {
             let text = format!(
                 "ERR '{}' is refused: it would break the mirroring of this route; send it to the Redis itself",
                 command.map_or("", |c| c.name)
@@ -109,10 +116,11 @@ impl Engine {
             rule = Rule::Same;
             entry = Some((place.reads, Kind::Read));
         }
-        if rule != Rule::Never && writes {
+        if writes && (rule != Rule::Never || place.marks != 0) {
             self.mark_request(place, self.sessions[slot].db, command, request);
         }
         self.count_request(slot);
+        let ticket = self.issue(slot);
         let session = &mut self.sessions[slot];
         let upstream = &mut self.upstreams[key];
         session.path = key;
@@ -128,14 +136,17 @@ impl Engine {
             at_ms: self.now.ms,
         });
         let call = ClientCall {
-            ticket: Some(session.issue()),
+            ticket: Some(ticket),
             started_us: self.now.us,
             offset: upstream.out.queued(),
             end: 0,
             entry: NO_ENTRY,
             command: command.map_or(UNKNOWN, |c| c.id),
+            db: session.db,
+            kept: None,
             rule,
             convert: match (simple, session.resp, upstream.resp()) {
+                _ if matches!(session.peering, Peering::Stream { .. }) => Convert::Verbatim,
                 _ if command.is_some_and(|c| c.name == "function|list") => Convert::HideMarkers,
                 (true, 2, 3) => Convert::NilTo2,
                 (true, 3, 2) => Convert::NilTo3,
@@ -154,11 +165,12 @@ impl Engine {
         let scratch = std::mem::take(&mut self.scratch);
         let bytes = if rewritten { &scratch[..] } else { request.frame };
         self.emit(key, entry, call, |log| match log {
-            Room::Log(log, entry) => log.append(bytes, entry),
-            Room::Own(out) => {
+            Room::Log(log, entry) => (log.append(bytes, entry), None),
+            Room::Own(out, false) => {
                 out.push(bytes);
-                NO_ENTRY
+                (NO_ENTRY, None)
             }
+            Room::Own(out, true) => (NO_ENTRY, Some(out.push_kept(bytes))),
         });
         self.scratch = scratch;
         if copies_behind(rule) {
@@ -171,11 +183,12 @@ impl Engine {
     pub(super) fn adopt_input(&mut self, bytes: Vec<u8>) {
         let Some(Adoption { upstream, entry, call }) = self.adoption.take() else { return };
         self.emit(upstream, entry, call, |place| match place {
-            Room::Log(log, entry) => log.adopt(bytes, entry),
-            Room::Own(out) => {
+            Room::Log(log, entry) => (log.adopt(bytes, entry), None),
+            Room::Own(out, false) => {
                 out.push_adopted(bytes);
-                NO_ENTRY
+                (NO_ENTRY, None)
             }
+            Room::Own(out, true) => (NO_ENTRY, Some(out.push_adopted_kept(bytes))),
         });
     }
 
@@ -186,19 +199,20 @@ impl Engine {
         key: usize,
         entry: Option<Entry>,
         mut call: ClientCall,
-        place: impl FnOnce(Room<'_>) -> u64,
+        place: impl FnOnce(Room<'_>) -> (u64, Option<Piece>),
     ) {
+        let kept = self.is_rescued(key);
         let upstream = &mut self.upstreams[key];
         let endpoint = &mut self.endpoints[upstream.endpoint];
         match (entry, endpoint.sequencer.as_mut()) {
             (Some(entry), Some(sequencer)) => {
-                call.entry = place(Room::Log(&mut sequencer.log, entry));
+                (call.entry, _) = place(Room::Log(&mut sequencer.log, entry));
                 if let Some(entry) = sequencer.log.get(call.entry) {
                     upstream.out.push_log(entry.piece);
                 }
             }
             _ => {
-                place(Room::Own(&mut upstream.out));
+                (_, call.kept) = place(Room::Own(&mut upstream.out, kept));
             }
         }
         call.end = upstream.out.queued();
@@ -215,17 +229,24 @@ impl Engine {
         let (id, resp, db) = (session.id, session.resp, session.db);
         let (path, in_flight) = (session.path, session.in_flight());
         let overdue = std::mem::take(&mut self.sessions[slot].overdue);
+        let again = self.reissue.is_some();
         let sequenced = self.endpoints[endpoint].sequencer.is_some();
-        let serve = usize::from(resp == 3 && !sequenced);
+        let grouped = self.is_groups_own(endpoint) || self.endpoints[endpoint].peer;
+        let serve = if self.endpoints[endpoint].peer {
+            serve_of(self.sessions[slot].consistency)
+        } else {
+            usize::from(resp == 3 && !sequenced)
+        };
         let key = match self.endpoints[endpoint].serve[serve] {
             Some(key) => key,
             None => {
+                let resp = if grouped { 2 } else { resp };
                 let key = self.new_upstream(endpoint, Role::Serve, resp);
                 self.endpoints[endpoint].serve[serve] = Some(key);
                 key
             }
         };
-        if in_flight > 0 && path != key {
+        if in_flight > 0 && path != key && self.reissue.is_none() {
             return Err(Step::Stall(Wait::Quiet));
         }
         let waits = self.endpoints[endpoint].sequencer.as_ref().is_some_and(|s| s.is_closed());
@@ -234,15 +255,15 @@ impl Engine {
             if overdue {
                 return Err(self.not_filled(slot, endpoint));
             }
-            upstream.waiters.push(id);
+            upstream.wait(id, again);
             return Err(Step::Stall(Wait::Upstream));
         }
         if !upstream.is_ready() {
-            if upstream.is_worth_waiting() && overdue {
+            if (upstream.is_worth_waiting() || grouped) && overdue {
                 return Err(self.overdue(slot, endpoint));
             }
-            if upstream.is_worth_waiting() {
-                upstream.waiters.push(id);
+            if upstream.is_worth_waiting() || grouped {
+                upstream.wait(id, again);
                 return Err(Step::Stall(Wait::Upstream));
             }
             let endpoint = &self.endpoints[endpoint];
@@ -259,13 +280,13 @@ impl Engine {
             return Err(self.overdue(slot, endpoint));
         }
         if full {
-            upstream.waiters.push(id);
+            upstream.wait(id, again);
             return Err(Step::Stall(Wait::Upstream));
         }
         match upstream.enter(db, (!simple).then_some(resp), self.now.ms) {
             Entered::Yes => Ok(key),
             Entered::Wait => {
-                upstream.waiters.push(id);
+                upstream.wait(id, again);
                 Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
                 Err(Step::Stall(Wait::Upstream))
             }
@@ -316,8 +337,26 @@ impl Engine {
     }
 }
 
+/// Which of the connections to another member is for a consistency.
+fn serve_of(consistency: Consistency) -> usize {
+    let read = usize::from(consistency.read == ReadLevel::Leader);
+    read + 2 * match consistency.write {
+        WriteLevel::One => 0,
+        WriteLevel::Quorum => 1,
+        WriteLevel::All => 2,
+    }
+}
+
+/// The consistency that a connection to another member is for.
+pub(super) fn consistency_of(serve: usize) -> Consistency {
+    let write =
+        [WriteLevel::One, WriteLevel::Quorum, WriteLevel::All].get(serve / 2).copied().unwrap_or_default();
+    Consistency { write, read: if serve % 2 == 1 { ReadLevel::Leader } else { ReadLevel::One } }
+}
+
 /// Where a command's bytes are put.
 enum Room<'a> {
     Log(&'a mut super::log::Log, Entry),
-    Own(&'a mut super::outgoing::Outgoing),
+    /// With whether they are kept until the reply.
+    Own(&'a mut super::outgoing::Outgoing, bool),
 }

@@ -7,6 +7,7 @@ use super::replica::{Judged, Replica};
 use super::resync::Step;
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Entered, Role, Upstream};
+use crate::resp::encode;
 
 /// Time between two generations (milliseconds).
 const GENERATION_MS: u64 = 10_000;
@@ -67,13 +68,43 @@ impl Engine {
         };
         let marker = Marker { set, part: Part::Mirror, of, generation, partial, sole: replica.sole };
         let key = replica.upstream;
+        let words = if partial { Vec::new() } else { self.generation_words(primary, generation) };
         let upstream = &mut self.upstreams[key];
+        if !words.is_empty() && upstream.is_ready() {
+            upstream.out.push(&words);
+            upstream.expect(Call::Told, now_ms);
+        }
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return false };
+        let Some(replica) = sequencer.replica(bit) else { return false };
         let written = write_marker(upstream, &marker, now_ms);
         if written && !partial {
             replica.mark = None;
         }
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         written
+    }
+
+    /// What a follower is told before the marker of a generation: what each member has acknowledged.
+    fn generation_words(&self, primary: usize, generation: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let Some(group) = self.group.as_ref().filter(|g| g.local == primary) else { return out };
+        let Some(sequencer) = self.endpoints[primary].sequencer.as_ref() else { return out };
+        let mut args = vec![
+            "REDISHA".to_owned(),
+            "GENERATION".to_owned(),
+            sequencer.set.to_string(),
+            generation.to_string(),
+        ];
+        args.push(format!("{}={}", group.spec.member, sequencer.marked));
+        for replica in sequencer.replicas() {
+            if let Some(peer) =
+                group.peers.iter().find(|p| p.endpoint == replica.target && !p.member.is_empty())
+            {
+                args.push(format!("{}={}", peer.member, replica.marked));
+            }
+        }
+        encode::command(&mut out, &args);
+        out
     }
 
     /// The primary is about to be filled: until that is done its marker says so.
@@ -99,7 +130,7 @@ impl Engine {
         let upstream = &mut self.upstreams[key];
         let (role, endpoint) = (upstream.role, upstream.endpoint);
         let sequencer_of = match role {
-            Role::Serve => endpoint,
+            Role::Serve | Role::Beat => endpoint,
             Role::Replica { primary, .. } => primary,
         };
         let Some(sequencer) = self.endpoints.get_mut(sequencer_of).and_then(|e| e.sequencer.as_mut()) else {
@@ -108,11 +139,27 @@ impl Engine {
         let text =
             String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[])).trim_end().to_owned();
         match role {
+            Role::Beat => {}
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;
                 sequencer.remark |= sequencer.forgetful && passing;
                 let opens = !passing && std::mem::take(&mut sequencer.forgetful);
+                if !failed
+                    && complete
+                    && let Some(identity) = self.upstreams[key].identity.as_mut()
+                {
+                    let set = sequencer.set;
+                    identity.markers.retain(|m| m.set != set);
+                    identity.markers.push(Marker {
+                        set,
+                        part: Part::Primary,
+                        of: 0,
+                        generation,
+                        partial: false,
+                        sole: true,
+                    });
+                }
                 if !failed && complete {
                     sequencer.marked = generation;
                     for replica in sequencer.replicas_mut() {

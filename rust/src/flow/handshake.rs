@@ -18,6 +18,8 @@ pub struct Identity {
     pub run_id: String,
     /// The server's number for this connection; 0 when it did not tell.
     pub client_id: i64,
+    /// The other member's name, where it is one.
+    pub member: String,
     /// `redis_version`.
     pub version: String,
     /// How many commands it has; 0 when it did not tell.
@@ -55,6 +57,7 @@ impl Identity {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    Member,
     Auth,
     Hello,
     SetName,
@@ -116,6 +119,17 @@ pub struct Handshake {
     pub identity: Identity,
 }
 
+/// What another member is asked behind the greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    Nothing,
+    /// The number of this connection.
+    Connection,
+    /// That, and everything about its Redis.
+    Server,
+}
+
 /// What a handshake needs to know of its upstream.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
@@ -133,10 +147,10 @@ impl Handshake {
         predecessor: Predecessor,
         out: &mut Vec<u8>,
     ) -> Self {
-        let mut awaited = VecDeque::new();
+        let mut handshake = Self::expecting(VecDeque::new(), predecessor);
         let mut send = |step, args: &[&str]| {
             encode::command(out, args);
-            awaited.push_back(step);
+            handshake.awaited.push_back(step);
         };
         if let Some(password) = &credentials.password {
             match &credentials.username {
@@ -148,6 +162,30 @@ impl Handshake {
             send(Step::Hello, &["HELLO", "3"]);
         }
         send(Step::SetName, &["CLIENT", "SETNAME", "redisha"]);
+        handshake.ask(out);
+        handshake
+    }
+
+    /// The same behind the words with which another member is greeted, which are in `out` already.
+    pub fn with_member(asked: Asked, predecessor: Predecessor, out: &mut Vec<u8>) -> Self {
+        let mut handshake = Self::expecting(VecDeque::from([Step::Member]), predecessor);
+        match asked {
+            Asked::Nothing => {}
+            Asked::Connection => {
+                encode::command(out, &["CLIENT", "ID"]);
+                handshake.awaited.push_back(Step::ClientId);
+            }
+            Asked::Server => handshake.ask(out),
+        }
+        handshake
+    }
+
+    /// Ask the server who it is.
+    fn ask(&mut self, out: &mut Vec<u8>) {
+        let mut send = |step, args: &[&str]| {
+            encode::command(out, args);
+            self.awaited.push_back(step);
+        };
         send(Step::ClientId, &["CLIENT", "ID"]);
         send(Step::Server, &["INFO", "server"]);
         send(Step::Persistence, &["INFO", "persistence"]);
@@ -157,6 +195,9 @@ impl Handshake {
         send(Step::Databases, &["CONFIG", "GET", "databases"]);
         send(Step::Keyspace, &["INFO", "keyspace"]);
         send(Step::Libraries, &["FUNCTION", "LIST", "LIBRARYNAME", marker::LIBRARIES, "WITHCODE"]);
+    }
+
+    fn expecting(awaited: VecDeque<Step>, predecessor: Predecessor) -> Self {
         Self {
             awaited,
             predecessor,
@@ -178,6 +219,15 @@ impl Handshake {
         };
         let text = String::from_utf8_lossy(reply.text().unwrap_or(reply.bytes())).trim_end().to_owned();
         match step {
+            Step::Member if reply.is_error() => {
+                return Progress::Refused(text.trim_start_matches('-').to_owned());
+            }
+            Step::Member => {
+                // +OK its name, and a number of its process
+                let mut words = text.trim_start_matches('+').split(' ').skip(1);
+                words.next().unwrap_or_default().clone_into(&mut self.identity.member);
+                words.next().unwrap_or_default().clone_into(&mut self.identity.run_id);
+            }
             Step::Auth | Step::Hello if reply.is_error() => {
                 let what = if matches!(step, Step::Auth) { "AUTH" } else { "HELLO 3" };
                 return Progress::Refused(format!("it refused our {what}: {}", text.trim_start_matches('-')));

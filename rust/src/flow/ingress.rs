@@ -6,10 +6,11 @@ use crate::command::{Command, Treatment, lookup};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned, encode};
 
 use super::call::UNKNOWN;
-use super::session::{Ending, Session, Wait};
+use super::session::{Ending, Peering, Session, Wait};
 use super::store::ADOPT;
-use super::ticket::SessionId;
+use super::ticket::{SessionId, Ticket};
 use super::{Engine, Intent};
+use crate::plan::spec::Port;
 
 /// Most commands of one session in one turn.
 const TURN_COMMANDS: usize = 128;
@@ -51,7 +52,14 @@ impl Engine {
         let entry = self.sessions.vacant_entry();
         let id = SessionId { slot: entry.key() as u32, generation: self.generation };
         let open = self.plan.listeners.get(listener).is_none_or(|l| l.users.is_empty());
-        entry.insert(Session::new(id, listener, open, self.now.ms));
+        let session = entry.insert(Session::new(id, listener, open, self.now.ms));
+        if let Some(listener) = self.plan.listeners.get(listener) {
+            session.port = listener.port;
+            session.consistency = listener.consistency;
+            if listener.port == Port::Peers {
+                session.peering = Peering::Stranger;
+            }
+        }
         Ok(id)
     }
 
@@ -201,7 +209,11 @@ impl Engine {
             count.downstream_cx_active.dec();
             count.downstream_rq_active.set(count.downstream_rq_active.get().saturating_sub(in_flight));
         }
+        let stream = matches!(session.peering, Peering::Stream { .. });
         self.sessions.remove(id.slot as usize);
+        if stream && let Some(group) = self.group.as_mut() {
+            group.granted_until = 0; // what the leader does now is not known here
+        }
     }
 
     /// Take commands from `bytes`; gives how many bytes were consumed.
@@ -320,7 +332,7 @@ impl Engine {
             listener.stats.count.downstream_rq_active.add(1);
         }
         session.ending = Ending::Draining;
-        let ticket = session.issue();
+        let ticket = self.issue(slot);
         self.settle(ticket, |out| encode::error(out, &format!("ERR Protocol error: {text}")));
     }
 
@@ -356,6 +368,12 @@ impl Engine {
         incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = &incoming.request;
+        if self.is_in_group(slot)
+            && (self.sessions[slot].authenticated || self.sessions[slot].peering != Peering::Client)
+            && let Some(step) = self.group_command(slot, known, request)
+        {
+            return step;
+        }
         let session = &self.sessions[slot];
         if !session.authenticated && !is_allowed_before_auth(known) {
             return self.refuse(slot, "NOAUTH Authentication required.");
@@ -400,11 +418,16 @@ impl Engine {
 
     /// Answer a command at once (in its turn).
     pub(super) fn answer_now(&mut self, slot: usize, write: impl FnOnce(&mut Vec<u8>)) -> Step {
-        let session = &mut self.sessions[slot];
-        let ticket = session.issue();
+        let ticket = self.issue(slot);
         self.count_request(slot);
         self.settle(ticket, write);
         Step::Done
+    }
+
+    /// Accept a command of a session, or one that it sent before.
+    #[inline]
+    pub(super) fn issue(&mut self, slot: usize) -> Ticket {
+        self.reissue.take().unwrap_or_else(|| self.sessions[slot].issue())
     }
 
     /// A command was accepted.

@@ -10,7 +10,7 @@ use super::replica::{Judged, Need, Replica};
 use super::resync::{Decision, Resync, Side, Step, View, Way, decide};
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Entered, Role, Upstream};
-use crate::resp::encode;
+use crate::resp::{Reply, encode};
 
 impl Engine {
     /// A mirror's connection stands.
@@ -27,6 +27,7 @@ impl Engine {
             let text = "its user may not ask INFO: what it has can never be known; give it +info";
             return self.break_upstream(upstream, text);
         }
+        let grouped = self.group.as_ref().is_some_and(|g| g.local == primary);
         let continues = replica.run_id.as_ref() == Some(&identity.run_id);
         let restarted = replica.run_id.is_some() && !continues;
         replica.stats.count.restarts_total.add(u64::from(restarted));
@@ -37,7 +38,10 @@ impl Engine {
             replica.judged = Judged::No;
         } else if replica.open {
             let complete = |m: &Marker| {
-                m.set == set && m.part == Part::Mirror && !m.partial && m.generation >= replica.marked
+                m.set == set
+                    && (m.part == Part::Mirror || grouped)
+                    && !m.partial
+                    && m.generation >= replica.marked
             };
             let has_mine = identity.markers.iter().any(complete);
             if replica.marked > 0 && !has_mine && identity.place == Place::Library {
@@ -50,6 +54,7 @@ impl Engine {
             replica.resync = None;
         }
         if !continues {
+            replica.marks = None;
             replica.open = false;
             replica.resync = None;
             replica.marked = 0;
@@ -133,6 +138,9 @@ impl Engine {
     pub(super) fn ask_for_markers(&mut self, key: usize, bit: u32) -> bool {
         let Role::Replica { primary, .. } = self.upstreams[key].role else { return false };
         let Some(id) = self.replica_at(primary, bit).map(|(_, replica)| replica.id) else { return false };
+        let judged = self.replica_at(primary, bit).is_some_and(|(_, r)| r.judged == Judged::Yes);
+        let member =
+            self.group.as_ref().filter(|g| g.local == primary && !judged).map(|g| g.spec.member.clone());
         let upstream = &mut self.upstreams[key];
         let place = upstream.identity.as_ref().map_or(Place::Library, |i| i.place);
         if let Place::Hash(db) = place
@@ -142,6 +150,10 @@ impl Engine {
             return false; // the database is being proven
         }
         let mut bytes = Vec::new();
+        if let Some(member) = member {
+            encode::command(&mut bytes, &["REDISHA", "MARKS", &member]);
+            upstream.expect(Call::Look { bit, id, step: Step::Marks }, self.now.ms);
+        }
         encode::command(&mut bytes, &["INFO", "keyspace"]);
         upstream.expect(Call::Look { bit, id, step: Step::Keyspace(Side::Mirror) }, self.now.ms);
         Marker::read(place, &mut bytes);
@@ -155,6 +167,7 @@ impl Engine {
     pub(super) fn sentence(&mut self, primary: usize, bit: u32, set: u64, identity: &Identity) {
         let now_ms = self.now.ms;
         let owner = self.owner(primary);
+        let grouped = self.is_groups_own(primary);
         let Some((_, replica)) = self.replica_at(primary, bit) else { return };
         let others = identity.markers.iter().filter(|m| m.set != set);
         let foreign: Vec<Marker> = others.filter(|m| m.is_foreign(&owner)).copied().collect();
@@ -176,12 +189,23 @@ impl Engine {
             claimed: replica.claimed,
             full: replica.need == Need::Full,
         };
-        let Decision { way, sole } = decide(&view);
+        let Decision { mut way, sole } = decide(&view);
+        if self.is_groups_own(primary) {
+            if !sole {
+                return self.refuse_stranger(primary, bit);
+            }
+            // What it has beyond the leadership before this one is not of this history.
+            way = match way {
+                Way::Since(generation) => self.common_generation(generation).map_or(Way::Full, Way::Since),
+                Way::Full => Way::Full,
+            };
+        }
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
         let newer =
             |m: &&Marker| m.set == set && m.part == Part::Mirror && m.generation > replica.map.generation();
         let newest = identity.markers.iter().filter(newer).map(|m| m.generation).max();
         let told = replica.claimed || replica.need >= Need::Marked;
-        if let Some(newest) = newest {
+        if let Some(newest) = newest.filter(|_| !grouped) {
             if !told {
                 // It knows more than the primary and its map: which of them lost something is not for a resync to say.
                 replica.judged = Judged::No;
@@ -202,7 +226,13 @@ impl Engine {
             }
             Way::Full => Some(Scope::everything()),
         };
-        let scope = scope.unwrap_or_else(Scope::everything);
+        let mut scope = scope.unwrap_or_else(Scope::everything);
+        if grouped {
+            // Also should this resync not come to its end: from now on they are this member's marks.
+            let theirs = replica.marks.replace(Scope::default()).unwrap_or_else(Scope::everything);
+            replica.map.mark_scope(&theirs);
+            scope.add(&theirs);
+        }
         replica.since = match way {
             Way::Since(generation) if !scope.all => generation.min(replica.map.generation()),
             _ => 0,
@@ -236,6 +266,28 @@ impl Engine {
         let obsolete = |m: &&Marker| sole && m.set != set && !owner.sets.contains(&m.set);
         replica.obsolete = identity.markers.iter().filter(obsolete).copied().collect();
         self.begin_resync(primary, bit, scope, identity.place);
+    }
+
+    /// A member whose Redis has data of its own, of which nobody knows whether it may go.
+    fn refuse_stranger(&mut self, primary: usize, bit: u32) {
+        let again = self.now.ms + 1_000;
+        let Some((_, replica)) = self.replica_at(primary, bit) else { return };
+        replica.judged = Judged::No;
+        replica.judge_at = again;
+        let text = "its Redis has data that is not this group's: it is not overwritten. Empty it, or run there: redisha init \
+                    --from MEMBER";
+        replica.stats.label.set("reason", text);
+    }
+
+    /// What another member has marked as perhaps not known to this one.
+    pub(super) fn marks_read(&mut self, primary: usize, bit: u32, id: u64, reply: Reply<'_>) {
+        let Some((_, replica)) = self.replica_at(primary, bit).filter(|(_, r)| r.id == id) else { return };
+        let mut parts = reply.elements();
+        let mut flag = || parts.next().and_then(Reply::integer) != Some(0);
+        let (all, functions) = (flag(), flag());
+        let bits = parts.next().and_then(Reply::text).unwrap_or_default();
+        replica.marks =
+            Some(if reply.is_error() { Scope::everything() } else { Scope::read(all, functions, bits) });
     }
 
     /// Look for what differs within `scope`.
@@ -276,7 +328,8 @@ impl Engine {
         if reply.first() != Some(&b'-') {
             identity.markers = Marker::all_in(reply);
         }
-        let identity = identity.clone();
+        let mut identity = identity.clone();
+        self.as_follower(primary, &mut identity.markers);
         let owner = self.owner(primary);
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return };
         let set = sequencer.set;

@@ -221,6 +221,14 @@ impl Engine {
         let Some(endpoint) = endpoint else {
             return self.refuse(slot, "UNAVAILABLE no Redis behind this listener is known yet; try again");
         };
+        let endpoint = if self.is_in_group(slot) {
+            match self.place_in_group(slot, None) {
+                Ok(place) => place.endpoint,
+                Err(step) => return step,
+            }
+        } else {
+            endpoint
+        };
         let before = std::mem::replace(&mut self.sessions[slot].db, 0);
         let entered = self.enter(slot, endpoint, true);
         let session = &mut self.sessions[slot];
@@ -230,7 +238,7 @@ impl Engine {
             Err(step) => return step,
         };
         session.path = key;
-        let ticket = session.issue();
+        let ticket = self.issue(slot);
         self.count_request(slot);
         let upstream = &mut self.upstreams[key];
         upstream.select(db, Some(ticket), self.now.ms, self.now.us);
@@ -348,6 +356,9 @@ impl Engine {
         };
         let found =
             self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == wanted).map(|(k, _)| k);
+        // A member ends its own predecessor; the number may be one of another process.
+        let kind = |slot: usize| self.sessions.get(slot).map(|s| std::mem::discriminant(&s.peering));
+        let found = found.filter(|other| kind(*other) == kind(slot));
         let step = self.answer_now(slot, |out| encode::integer(out, i64::from(found.is_some())));
         match found {
             Some(me) if me == slot => self.sessions[slot].ending = Ending::Draining,
@@ -387,7 +398,7 @@ fn is_client_name(name: &[u8]) -> bool {
 }
 
 /// Compare without telling by the time where the difference is.
-fn same_secret(known: &[u8], given: &[u8]) -> bool {
+pub(super) fn same_secret(known: &[u8], given: &[u8]) -> bool {
     let mut differs = u8::from(known.len() != given.len());
     for (i, &byte) in given.iter().enumerate() {
         differs |= byte ^ known.get(i % known.len().max(1)).copied().unwrap_or(0);

@@ -27,7 +27,7 @@ impl Engine {
         let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() else { return };
         let bucket = bucket(db, request.arg(index));
         for replica in sequencer.replicas.iter_mut().flatten() {
-            if place.writes & (1 << replica.bit) != 0 {
+            if (place.writes | place.marks) & (1 << replica.bit) != 0 {
                 replica.map.mark(bucket);
             }
         }
@@ -50,7 +50,11 @@ impl Engine {
             if let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() {
                 sequencer.remark |= name != "function|load"; // it may take the markers away
             }
-            return self.mark_keys(place.endpoint, place.writes, Some(&[(FUNCTIONS, Box::default())]));
+            return self.mark_keys(
+                place.endpoint,
+                place.writes | place.marks,
+                Some(&[(FUNCTIONS, Box::default())]),
+            );
         }
         if head == "script" || command.is_some_and(|c| c.flags.contains(Flags::PUBSUB)) {
             return; // not data
@@ -64,7 +68,7 @@ impl Engine {
             let keys = |db| indices.iter().map(move |&i| (db, request.arg(i as usize).into()));
             dbs.flat_map(keys).collect::<Vec<Key>>()
         });
-        self.mark_keys(place.endpoint, place.writes, names.as_deref());
+        self.mark_keys(place.endpoint, place.writes | place.marks, names.as_deref());
     }
 
     fn remark_hashes(&mut self, endpoint: usize) {

@@ -8,7 +8,7 @@
 use super::Engine;
 use super::call::Call;
 use crate::command::lookup;
-use crate::resp::{RequestScanner, Scanned};
+use crate::resp::{RequestScanner, Scanned, encode};
 
 use super::expiry::doubt_ended;
 use super::handshake::database;
@@ -17,7 +17,7 @@ use super::log::{Entry, Kind, State, UNCHECKED, digest};
 use super::repair::{FUNCTIONS, Key};
 use super::replica::{Need, Replica, WINDOW};
 use super::sequencer::Sequencer;
-use super::upstream::Entered;
+use super::upstream::{Entered, Upstream};
 
 /// Most unsent bytes on a replica's connection.
 const UNSENT_MAX: usize = 1 << 20;
@@ -33,6 +33,10 @@ impl Engine {
         for key in std::mem::take(&mut self.dirty_sequencers) {
             self.pump_sequencer(key);
         }
+        if self.group.is_some() {
+            self.resend();
+            self.open_gate();
+        }
     }
 
     /// A sequencer's replicas may have something to send.
@@ -47,8 +51,10 @@ impl Engine {
             return;
         };
         sequencer.dirty = false;
-        let Sequencer { log, replicas, .. } = &mut *sequencer;
+        let grouped = self.is_groups_own(primary);
+        let Sequencer { log, replicas, generation, .. } = &mut *sequencer;
         for replica in replicas.iter_mut().flatten() {
+            let before = replica.next;
             let Some(upstream) = self.upstreams.get_mut(replica.upstream) else { continue };
             if !upstream.is_ready() || !replica.open {
                 continue;
@@ -97,6 +103,9 @@ impl Engine {
                 replica.in_flight += 1;
                 replica.stats.count.sent_total.inc();
                 replica.next += 1;
+            }
+            if grouped && replica.next > before {
+                tell_position(upstream, *generation, replica.next, self.now.ms);
             }
             if replica.in_flight == 0 {
                 replica.acked = replica.next;
@@ -215,6 +224,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// A follower learns how far its data goes with what came before.
+fn tell_position(upstream: &mut Upstream, generation: u64, position: u64, now_ms: u64) {
+    let mut bytes = Vec::with_capacity(64);
+    let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+    encode::command(&mut bytes, &["REDISHA", "AT", a.format(generation), b.format(position)]);
+    upstream.out.push(&bytes);
+    upstream.expect(Call::Told, now_ms);
 }
 
 /// After the reply to a copy, or a reply to any effect that is an error or not the primary's. Whether the error says that

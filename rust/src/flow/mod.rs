@@ -18,6 +18,7 @@
 
 mod apply;
 mod backoff;
+mod beat;
 mod buffers;
 mod call;
 mod commit;
@@ -28,7 +29,9 @@ pub mod effect;
 mod expiring;
 mod expiry;
 mod forward;
+mod gate;
 mod generation;
+mod group;
 mod handshake;
 mod ingress;
 mod judge;
@@ -42,11 +45,13 @@ mod mirror;
 mod orders;
 mod outgoing;
 mod pace;
+mod peer;
 mod place;
 mod proof;
 mod repair;
 mod replica;
 mod replies;
+mod resend;
 mod resync;
 mod scan;
 mod sequencer;
@@ -79,6 +84,8 @@ pub use outgoing::SLICES;
 pub use session::Ending;
 pub use ticket::{SessionId, UNSETTLED};
 
+/// Most connections of one endpoint for commands of clients.
+const SERVES: usize = 6;
 /// A session that holds as much is watched.
 const HEAVY: usize = 256 * 1024;
 
@@ -152,7 +159,11 @@ struct Endpoint {
     connect_timeout_ms: u64,
     op_timeout_us: u64,
     /// The connections for clients, for RESP2 and RESP3. A sequenced endpoint has the first only.
-    serve: [Option<usize>; 2],
+    ///
+    /// To another member of the group there is one for each consistency.
+    serve: [Option<usize>; SERVES],
+    /// It is another member's peer port.
+    peer: bool,
     sequencer: Option<Box<Sequencer>>,
     /// The plan no longer has it.
     retired: bool,
@@ -219,6 +230,10 @@ pub struct Engine {
     scratch: Vec<u8>,
     /// A large command whose buffer is about to be handed over.
     adoption: Option<forward::Adoption>,
+    /// The group that this sidecar is a member of.
+    group: Option<Box<group::Group>>,
+    /// The ticket of a command that is being sent again.
+    reissue: Option<ticket::Ticket>,
     generation: NonZeroU32,
     epoch: u32,
     /// The last number given to a replica or a resync.
@@ -251,6 +266,8 @@ impl Engine {
             scanner: RequestScanner::default(),
             scratch: Vec::new(),
             adoption: None,
+            group: None,
+            reissue: None,
             generation: NonZeroU32::MIN,
             epoch: 0,
             numbers: 0,
@@ -308,7 +325,7 @@ impl Engine {
         upstream.dirty = false;
         let upstream = &self.upstreams[key];
         let sequencer = match upstream.role {
-            upstream::Role::Serve => upstream.endpoint,
+            upstream::Role::Serve | upstream::Role::Beat => upstream.endpoint,
             upstream::Role::Replica { primary, .. } => primary,
         };
         let log = self.endpoints.get(sequencer).and_then(|e| e.sequencer.as_ref()).map(|s| s.log.store());
@@ -335,6 +352,7 @@ impl Engine {
 
     /// Give everything up: each call in flight is answered, nothing is sent any more.
     pub fn abandon(&mut self) {
+        self.leave_group();
         let keys: Vec<usize> = self.upstreams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.break_upstream(key, "redisha is stopping");

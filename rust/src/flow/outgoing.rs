@@ -43,6 +43,34 @@ impl Outgoing {
         self.enqueue(Source::Own, piece);
     }
 
+    /// Queue a copy of `bytes` that stays until [`Self::release`], written or not.
+    #[inline]
+    pub fn push_kept(&mut self, bytes: &[u8]) -> Piece {
+        let piece = self.own.append(bytes);
+        self.own.keep(piece);
+        self.enqueue(Source::Own, piece);
+        piece
+    }
+
+    /// The same for a large frame, without copying it.
+    pub fn push_adopted_kept(&mut self, bytes: Vec<u8>) -> Piece {
+        let piece = self.own.adopt(bytes);
+        self.own.keep(piece);
+        self.enqueue(Source::Own, piece);
+        piece
+    }
+
+    /// Bytes that were kept.
+    pub fn kept(&self, piece: Piece) -> &[u8] {
+        self.own.get(piece)
+    }
+
+    /// They need not be kept any more.
+    #[inline]
+    pub fn release(&mut self, piece: Piece) {
+        self.own.release(piece);
+    }
+
     /// Queue a large frame without copying it.
     pub fn push_adopted(&mut self, bytes: Vec<u8>) {
         let piece = self.own.adopt(bytes);

@@ -25,6 +25,8 @@ pub(super) struct Place {
     pub endpoint: usize,
     /// Replicas that get it if it writes.
     pub writes: u32,
+    /// Replicas that may lack it if it writes, although it does not go to them from here.
+    pub marks: u32,
     /// Replicas that get it if it reads.
     pub reads: u32,
     /// Its keys, where they had to be looked at.
@@ -77,7 +79,14 @@ impl Engine {
             match &mut place {
                 None => {
                     let keys = SmallVec::from_slice(&[placed]);
-                    place = Some(Place { endpoint: target.endpoint, writes, reads, keys, mixed: false });
+                    place = Some(Place {
+                        endpoint: target.endpoint,
+                        writes,
+                        marks: 0,
+                        reads,
+                        keys,
+                        mixed: false,
+                    });
                 }
                 Some(place) if place.endpoint == target.endpoint => {
                     place.mixed |= place.writes != writes;
@@ -197,6 +206,7 @@ impl Target {
         Place {
             endpoint: self.endpoint,
             writes: self.writes,
+            marks: 0,
             reads: self.reads,
             keys: SmallVec::new(),
             mixed: false,
@@ -254,7 +264,7 @@ fn no_endpoint(cluster: &str) -> String {
 }
 
 /// Commands without keys which any one server of a cluster may answer.
-fn is_about_the_server(command: &Command) -> bool {
+pub(super) fn is_about_the_server(command: &Command) -> bool {
     let head = command.name.split('|').next().unwrap_or_default();
     matches!(
         head,

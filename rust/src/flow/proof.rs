@@ -31,6 +31,9 @@ impl Engine {
 
     /// A primary has come (back): is its data what replicas are to have?
     pub(super) fn prove_primary(&mut self, key: usize) {
+        if self.is_groups_own(key) {
+            return; // what it has counts if its member leads
+        }
         let Some((endpoint, identity)) = self.primary_identity(key) else { return };
         let name = endpoint.name();
         let of = self.owner(key).of;
@@ -126,6 +129,9 @@ impl Engine {
         for bit in bits {
             self.refuse_same_server(primary, bit);
         }
+        if self.is_groups_own(primary) {
+            return self.own_redis_ready(primary);
+        }
         self.prove_primary(primary);
     }
 
@@ -156,7 +162,7 @@ impl Engine {
                 self.retry_unrepaired(key);
                 self.advance_generation(key);
             }
-            Proof::Doubtful => {}
+            Proof::Doubtful | Proof::Following => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::stats::ReplicaStats;
 
-use super::dirty::{DirtyMap, bucket};
+use super::dirty::{DirtyMap, Scope, bucket};
 use super::log::{Kind, Log, State};
 use super::marker::Marker;
 use super::repair::{FUNCTIONS, Key, Repair};
@@ -72,6 +72,8 @@ pub struct Replica {
     pub judge_at: u64,
     /// The marker that comes before a resync has still to be sent.
     pub unmarked: bool,
+    /// What the member that it is has marked as perhaps not known to this one.
+    pub marks: Option<Scope>,
     /// Markers that it replaces.
     pub obsolete: Vec<Marker>,
     /// Marks since this generation are needed until the resync in course is over; 0: all.

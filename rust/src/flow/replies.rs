@@ -177,28 +177,17 @@ impl Engine {
         }
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
-            Some(Call::Client(_)) => {
-                let Some(Call::Client(mut call)) = upstream.settled(self.now.ms) else { return };
-                if call.entry != NO_ENTRY {
-                    self.commit_client(key, &call, reply, false);
-                }
-                self.finish(key, call.started_us, call.ticket.as_ref());
-                if let Some(ticket) = call.ticket.take() {
-                    let convert = call.convert;
-                    self.settle(ticket, |out| match (convert, bytes) {
-                        (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
-                        (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
-                        (Convert::HideMarkers, _) => without_markers(reply, out),
-                        _ => out.extend_from_slice(bytes),
-                    });
-                }
-            }
+            Some(Call::Client(_)) => self.command_answered(key, reply),
             Some(Call::Transaction(call)) => {
                 call.replies += 1;
                 call.refused |= call.replies == 1 && reply.is_error();
                 if call.replies < call.items.len() + 2 {
                     return;
                 }
+                if bytes.starts_with(b"-NOTLEADER ") && self.is_rescued(key) {
+                    return self.leads_no_more(key);
+                }
+                let upstream = &mut self.upstreams[key];
                 if let Some(Call::Transaction(call)) = upstream.settled(self.now.ms) {
                     self.transaction_done(key, *call, reply);
                 }
@@ -214,6 +203,11 @@ impl Engine {
             Some(Call::Mark { .. } | Call::Exists { .. } | Call::Look { .. }) => {
                 if let Some(call) = upstream.settled(self.now.ms) {
                     self.answered_us(key, &call, reply);
+                }
+            }
+            Some(Call::Beat { .. } | Call::Ask { .. } | Call::Told) => {
+                if let Some(call) = upstream.settled(self.now.ms) {
+                    self.member_answered(key, &call, reply);
                 }
             }
             Some(Call::Expiry(_)) => {
@@ -264,9 +258,11 @@ impl Engine {
             self.follow_selects(&call, reply);
         }
         self.finish(key, call.started_us, call.ticket.as_ref());
+        let rules: Vec<_> = call.items.iter().map(|i| i.rule).collect();
+        let needed = self.need_of(key, call.ticket.as_ref(), &rules);
         let Some(ticket) = call.ticket.take() else { return };
         let lists = call.items.iter().any(TransactionItem::lists_functions);
-        self.settle(ticket, |out| {
+        self.answer_when_safe(ticket, needed, |out| {
             if !lists || reply.is_error() || reply.is_nil() {
                 return out.extend_from_slice(reply.bytes());
             }
@@ -279,6 +275,47 @@ impl Engine {
                 }
             }
         });
+    }
+
+    /// The reply to a client's command.
+    #[inline]
+    fn command_answered(&mut self, key: usize, reply: Reply<'_>) {
+        let bytes = reply.bytes();
+        if bytes.starts_with(b"-NOTLEADER ") && self.is_rescued(key) {
+            return self.leads_no_more(key);
+        }
+        let Some(Call::Client(mut call)) = self.upstreams[key].settled(self.now.ms) else { return };
+        if call.entry != NO_ENTRY {
+            self.commit_client(key, &call, reply, false);
+        }
+        self.finish(key, call.started_us, call.ticket.as_ref());
+        let needed = self.need_of(key, call.ticket.as_ref(), &[call.rule]);
+        if let Some(ticket) = call.ticket.take() {
+            let convert = call.convert;
+            self.answer_when_safe(ticket, needed, |out| match (convert, bytes) {
+                (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
+                (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
+                (Convert::HideMarkers, _) => without_markers(reply, out),
+                _ => out.extend_from_slice(bytes),
+            });
+        }
+    }
+
+    /// Another member says that it does not lead: nothing was executed.
+    fn leads_no_more(&mut self, key: usize) {
+        if let Some(call) = self.upstreams[key].calls.pop_front() {
+            let endpoint = &self.endpoints[self.upstreams[key].endpoint];
+            endpoint.stats.count.upstream_rq_active.dec();
+            let piece = call.kept();
+            self.not_leader(key, call);
+            if let Some(piece) = piece {
+                self.upstreams[key].out.release(piece);
+            }
+        }
+        let now_ms = self.now.ms;
+        let upstream = &mut self.upstreams[key];
+        upstream.expired = upstream.expired.saturating_sub(1);
+        upstream.alive(now_ms);
     }
 
     /// The reply to a question or a marker of our own.

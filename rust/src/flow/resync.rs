@@ -88,6 +88,8 @@ pub enum Step {
     Keyspace(Side),
     /// Make sure that nobody else has begun to write to the mirror.
     Markers,
+    /// Ask another member what it has marked as perhaps not known to this one.
+    Marks,
     /// The next page of a database.
     Scan(Side, u16, u64),
     /// Whether the primary has the keys of a page of the mirror's; the cursor is that of the next page.

@@ -92,7 +92,7 @@ impl Engine {
                 }
                 return;
             }
-            Step::Over => return,
+            Step::Marks | Step::Over => return,
         };
         let upstream = &mut self.upstreams[key];
         let mut bytes = Vec::new();
@@ -115,7 +115,7 @@ impl Engine {
                     upstream.expect(Call::Exists { bit, id: resync.id, step, at }, now_ms);
                 }
             }
-            Step::Markers | Step::Over => {}
+            Step::Markers | Step::Marks | Step::Over => {}
         }
         resync.asked = true;
         upstream.out.push(&bytes);
@@ -129,7 +129,7 @@ impl Engine {
     pub(super) fn looked(&mut self, key: usize, bit: u32, id: u64, step: Step, reply: Reply<'_>) {
         let upstream = &self.upstreams[key];
         let primary = match upstream.role {
-            super::upstream::Role::Serve => upstream.endpoint,
+            super::upstream::Role::Serve | super::upstream::Role::Beat => upstream.endpoint,
             super::upstream::Role::Replica { primary, .. } => primary,
         };
         if step == Step::Keyspace(Side::Mirror) && self.is_of_replica(primary, bit, id) {
@@ -139,6 +139,9 @@ impl Engine {
                     && super::handshake::is_empty(&databases(&info), identity.place, &identity.markers);
             }
             return;
+        }
+        if step == Step::Marks {
+            return self.marks_read(primary, bit, id, reply);
         }
         if step == Step::Markers {
             return self.markers_read(key, primary, bit, id, reply.bytes());
@@ -349,7 +352,7 @@ impl super::replica::Replica {
 fn side_of(step: Step) -> Side {
     match step {
         Step::Keyspace(side) | Step::Scan(side, ..) => side,
-        Step::Markers | Step::Over => Side::Mirror,
+        Step::Markers | Step::Marks | Step::Over => Side::Mirror,
         Step::Check(..) => Side::Primary,
     }
 }

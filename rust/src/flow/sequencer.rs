@@ -38,6 +38,8 @@ pub enum Proof {
     },
     /// It may have lost data, and no mirror can tell. It serves clients, and is never copied from.
     Doubtful,
+    /// Another member of the group leads: what it has comes from there.
+    Following,
 }
 
 /// Order, log and replicas of one endpoint.

@@ -9,6 +9,7 @@ use crate::command::Command;
 use crate::resp::RequestScanner;
 
 use super::ticket::{SessionId, Ticket};
+use crate::plan::spec::{Consistency, Port};
 
 /// Past this much unread output no more commands are read from the client.
 const OUTPUT_PAUSE: usize = 1 << 20;
@@ -44,6 +45,28 @@ pub enum Ending {
     Broken,
 }
 
+/// Who the other side is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peering {
+    /// A client.
+    #[default]
+    Client,
+    /// Somebody at the peer port who has not said who they are.
+    Stranger,
+    /// Another member: beats.
+    Beat,
+    /// The same: commands of its clients.
+    Call {
+        /// Which of the peers; none of them while this member has not spoken to it.
+        peer: usize,
+    },
+    /// The leader of this term: its effects.
+    Stream {
+        /// The term.
+        term: u64,
+    },
+}
+
 /// Commands between MULTI and EXEC.
 #[derive(Debug, Default)]
 pub struct Queued {
@@ -61,6 +84,8 @@ pub struct Queued {
     pub unkeyed: u32,
     /// The replicas of the last command that had keys.
     pub keyed: Option<u32>,
+    /// The replicas that may lack what it writes, although it does not go to them from here.
+    pub marks: u32,
     /// It has a SELECT.
     pub selects: bool,
     /// The plan that its commands were placed by.
@@ -97,6 +122,12 @@ pub struct Session {
     pub id: SessionId,
     /// Index of its listener.
     pub listener: usize,
+    /// Who comes in at its listener.
+    pub port: Port,
+    /// Who it is.
+    pub peering: Peering,
+    /// In a group: what it gets.
+    pub consistency: Consistency,
     /// The RESP version it speaks.
     pub resp: u8,
     /// Its database.
@@ -153,6 +184,9 @@ impl Session {
         Self {
             id,
             listener,
+            port: Port::Routes,
+            peering: Peering::Client,
+            consistency: Consistency::default(),
             resp: 2,
             db: 0,
             authenticated,

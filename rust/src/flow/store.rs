@@ -110,6 +110,14 @@ impl Store {
         }
     }
 
+    /// A piece is wanted once more.
+    #[inline]
+    pub fn keep(&mut self, piece: Piece) {
+        if let Some(chunk) = self.chunks.get_mut(piece.chunk.wrapping_sub(self.first) as usize) {
+            chunk.live += 1;
+        }
+    }
+
     /// Bytes held, counted in whole chunks.
     pub fn held(&self) -> usize {
         self.held

@@ -79,9 +79,14 @@ impl Engine {
         {
             return self.refuse_queueing(slot, &text);
         }
-        let place = match self.place(slot, command, request) {
+        let placed = if self.is_in_group(slot) {
+            self.place_in_group(slot, command)
+        } else {
+            self.place(slot, command, request).map_err(|text| self.no_route(slot, &text))
+        };
+        let place = match placed {
             Ok(place) => place,
-            Err(text) => return self.no_route(slot, &text),
+            Err(step) => return step,
         };
         if place.writes != 0 && command.is_some_and(|c| c.treatment == Treatment::Refused) {
             return self.refuse_queueing(slot, "ERR this command is refused where writes are mirrored");
@@ -154,7 +159,7 @@ impl Engine {
         Some(format!("ERR unknown command '{}', with args beginning with: {args}", text(request.arg(0), 128)))
     }
 
-    fn exec(&mut self, slot: usize) -> Step {
+    pub(super) fn exec(&mut self, slot: usize) -> Step {
         let generation = self.plan.generation;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.generation != generation && queued.path.is_some() {
@@ -176,10 +181,27 @@ impl Engine {
             );
         }
         queued.writes |= queued.unkeyed;
-        let Some(endpoint) = queued.path else {
+        let Some(mut endpoint) = queued.path else {
             self.sessions[slot].extra().transaction = None;
             return self.answer_now(slot, |out| encode::array(out, 0));
         };
+        if self.is_in_group(slot) {
+            // Who leads may have changed since it was queued.
+            match self.place_in_group(slot, None) {
+                Ok(place) => {
+                    endpoint = place.endpoint;
+                    if let Some(queued) = self.sessions[slot].transaction() {
+                        (queued.writes, queued.marks) = (place.writes, place.marks);
+                    }
+                }
+                Err(step) => {
+                    if step == Step::Done {
+                        self.sessions[slot].extra().transaction = None;
+                    }
+                    return step;
+                }
+            }
+        }
         let key = match self.enter(slot, endpoint, false) {
             Ok(key) => key,
             Err(step) => {
@@ -195,15 +217,14 @@ impl Engine {
         if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done }
     }
 
-    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
-        self.count_request(slot);
+    /// The bytes of a transaction but for its EXEC, and its commands in them.
+    fn prepare_transaction(&self, queued: &Queued) -> (Vec<u8>, Vec<TransactionItem>) {
         let mirrored = queued.writes != 0;
         let mut bytes = MULTI.to_vec();
         let mut items = Vec::with_capacity(queued.items.len());
         let mut scanner = RequestScanner::default();
         let mut scratch = Vec::new();
         let mut start = 0;
-        let mut any = false;
         for &(command, end) in &queued.items {
             let frame = queued.bytes.get(start..end).unwrap_or(&[]);
             start = end;
@@ -217,22 +238,33 @@ impl Engine {
                     effect::prepare(command, &scanner.request(frame), self.now.unix_ms, &mut scratch);
                 (rule, rewritten) = (prepared.rule, prepared.rewritten);
             }
-            any |= rule != Rule::Never;
             let from = bytes.len();
             bytes.extend_from_slice(if rewritten { &scratch } else { frame });
             items.push(TransactionItem { command, rule, start: from, end: bytes.len() });
         }
+        (bytes, items)
+    }
+
+    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
+        self.count_request(slot);
+        let (mut bytes, mut items) = self.prepare_transaction(queued);
+        let any = items.iter().any(|i| i.rule != Rule::Never);
         bytes.extend_from_slice(EXEC);
         let db = self.sessions[slot].db;
         if any {
             self.mark_keys(endpoint, queued.writes, super::keys::keys_of(&bytes, db).as_deref());
         }
+        if queued.marks != 0 {
+            self.mark_keys(endpoint, queued.marks, super::keys::keys_of(&bytes, db).as_deref());
+        }
+        let ticket = self.issue(slot);
+        let kept = self.is_rescued(key);
         let unsure = any && self.mind_expiries(key, &mut items, &bytes, queued.selects);
         let session = &mut self.sessions[slot];
         session.path = key;
         let upstream = &mut self.upstreams[key];
         let mut call = Box::new(TransactionCall {
-            ticket: Some(session.issue()),
+            ticket: Some(ticket),
             started_us: self.now.us,
             offset: upstream.out.queued(),
             entry: NO_ENTRY,
@@ -242,6 +274,7 @@ impl Engine {
             bytes: Vec::new(),
             db,
             selects: queued.selects,
+            kept: None,
         });
         let endpoint_state = &mut self.endpoints[endpoint];
         match endpoint_state.sequencer.as_mut() {
@@ -262,6 +295,7 @@ impl Engine {
                     upstream.out.push_log(entry.piece);
                 }
             }
+            _ if kept => call.kept = Some(upstream.out.push_kept(&bytes)),
             _ => upstream.out.push(&bytes),
         }
         // Where one key has to be copied, all are: an effect beside it (RENAME, MOVE) may carry what is stale elsewhere.

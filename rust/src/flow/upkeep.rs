@@ -2,6 +2,7 @@
 
 use crate::resp::encode;
 
+use super::peer::Purpose;
 use super::replica::{Judged, Need};
 use super::sequencer::Proof;
 use super::upstream::{Phase, Role, Stream};
@@ -26,7 +27,8 @@ impl Engine {
         if now.ms < self.upkeep_at {
             return;
         }
-        let quiet = self.sessions.is_empty()
+        let quiet = self.group.is_none()
+            && self.sessions.is_empty()
             && self.upstreams.iter().all(|(_, u)| u.is_ready() && u.calls.is_empty());
         self.upkeep_at = now.ms + if quiet { 10 * UPKEEP_MS } else { UPKEEP_MS };
         for key in 0..self.upstreams.capacity() {
@@ -39,6 +41,7 @@ impl Engine {
                 self.tick_endpoint(key);
             }
         }
+        self.tick_group();
         self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;
@@ -50,14 +53,19 @@ impl Engine {
     fn tick_upstream(&mut self, key: usize) {
         let now = self.now;
         self.expire_waiters(key);
+        let greeting = self.greeting_of(key);
+        let may_connect = self.may_connect(key);
+        let silence_ms = self.group.as_ref().map_or(u64::MAX, |g| 2 * g.spec.timeout_ms);
         let upstream = &mut self.upstreams[key];
         let endpoint = &self.endpoints[upstream.endpoint];
         let op_timeout_us = endpoint.op_timeout_us;
         match upstream.phase {
+            Phase::Down { .. } if !may_connect => {}
             Phase::Down { retry_at } if now.ms >= retry_at => match endpoint.address.clone() {
                 Some(address) => {
                     self.epoch = self.epoch.wrapping_add(1).max(1);
                     let deadline = now.ms + endpoint.connect_timeout_ms;
+                    upstream.greeting = greeting;
                     upstream.connecting(deadline, self.epoch, endpoint.credentials.clone());
                     endpoint.stats.count.upstream_cx_total.inc();
                     let dead_after_ms = op_timeout_us / 1_000 + DEAD_AFTER_MS;
@@ -81,6 +89,10 @@ impl Engine {
                 if stalled && matches!(upstream.role, Role::Replica { .. }) {
                     return self.break_upstream(key, "it did not acknowledge an effect within op_timeout");
                 }
+                let beatless = now.ms.saturating_sub(upstream.waiting_since) > silence_ms;
+                if upstream.role == Role::Beat && beatless && !upstream.calls.is_empty() {
+                    return self.break_upstream(key, "it does not answer beats");
+                }
                 self.expire_calls(key, op_timeout_us);
                 self.upstreams[key].out.shrink();
                 if wake {
@@ -89,6 +101,38 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// Whether a connection is wanted now. In a group only the leader sends effects, and only to it are commands sent.
+    fn may_connect(&self, key: usize) -> bool {
+        let Some((group, upstream)) = self.group.as_ref().zip(self.upstreams.get(key)) else { return true };
+        match upstream.role {
+            Role::Replica { primary, .. } if primary == group.local => {
+                group.post == super::group::Post::Leader
+            }
+            Role::Serve if self.endpoints.get(upstream.endpoint).is_some_and(|e| e.peer) => {
+                group.leaders_endpoint() == Some(upstream.endpoint)
+            }
+            _ => true,
+        }
+    }
+
+    /// The first words on a connection, where it leads to another member.
+    fn greeting_of(&self, key: usize) -> Vec<u8> {
+        let Some(upstream) = self.upstreams.get(key).filter(|u| matches!(u.phase, Phase::Down { .. })) else {
+            return Vec::new();
+        };
+        let Some(endpoint) = self.endpoints.get(upstream.endpoint).filter(|e| e.peer) else {
+            return Vec::new();
+        };
+        self.greeting(match upstream.role {
+            Role::Beat => Purpose::Beat,
+            Role::Replica { .. } => Purpose::Stream,
+            Role::Serve => {
+                let at = endpoint.serve.iter().position(|s| *s == Some(key)).unwrap_or(0);
+                Purpose::Call(super::forward::consistency_of(at))
+            }
+        })
     }
 
     /// Sessions that have waited for their turn for `op_timeout` get an answer.
@@ -193,7 +237,7 @@ impl Engine {
         for upstream in mine {
             self.remove_upstream(upstream);
         }
-        self.endpoints[key].serve = [None; 2];
+        self.endpoints[key].serve = [None; super::SERVES];
         for replica in self.endpoints[key].sequencer.iter_mut().flat_map(|s| s.replicas_mut()) {
             replica.map.abandon();
         }
@@ -206,6 +250,7 @@ impl Engine {
 
     /// Put the replicas' states where they can be read.
     fn label_replicas(&mut self, key: usize) {
+        let standby = self.is_standby(key);
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };
         let super::sequencer::Sequencer { log, replicas, proof, pace, .. } = &mut **sequencer;
         let each_second = self.now.ms >= self.sweep_at;
@@ -231,6 +276,7 @@ impl Engine {
                 count.resync_total.set(resync.total);
             }
             let state = match upstream.phase {
+                _ if standby => "standby",
                 _ if replica.refused => "refused",
                 Phase::Down { .. } => "down",
                 Phase::Connecting { .. } | Phase::Handshake { .. } if replica.state == "down" => "down",
@@ -346,7 +392,11 @@ impl Engine {
                 && self.now.ms.saturating_sub(session.since_ms) >= handshake
             {
                 late.push((slot, true));
-            } else if idle > 0 && resting >= idle && session.in_flight() == 0 {
+            } else if idle > 0
+                && resting >= idle
+                && session.in_flight() == 0
+                && session.peering == super::session::Peering::Client
+            {
                 late.push((slot, false));
             }
             if resting > 1_000 && session.output.is_empty() {

@@ -11,7 +11,7 @@ use crate::resp::{Reply, ReplyScanner, encode};
 
 use super::backoff::Backoff;
 use super::call::Call;
-use super::handshake::{Credentials, Handshake, Identity, Predecessor, Progress};
+use super::handshake::{Asked, Credentials, Handshake, Identity, Predecessor, Progress};
 use super::outgoing::Outgoing;
 use super::ticket::SessionId;
 
@@ -40,6 +40,8 @@ pub enum Role {
         /// The replica's number in it.
         bit: u32,
     },
+    /// Beats, and questions of the control plane, to another member of the group.
+    Beat,
 }
 
 /// Where the connection is in its life.
@@ -123,6 +125,8 @@ pub struct Upstream {
     pub identity: Option<Identity>,
     /// The connection before this one.
     pub predecessor: Predecessor,
+    /// The first words to another member; empty: it is a Redis.
+    pub greeting: Vec<u8>,
     /// The flow has put it on the list of connections to write.
     pub dirty: bool,
     /// When there was last a sign of life while calls wait (milliseconds).
@@ -177,6 +181,7 @@ impl Upstream {
             waiters: Vec::new(),
             identity: None,
             predecessor: Predecessor::default(),
+            greeting: Vec::new(),
             dirty: false,
             waiting_since: 0,
             blocked: false,
@@ -227,8 +232,18 @@ impl Upstream {
         let Phase::Connecting { deadline } = self.phase else { return };
         let mut bytes = Vec::new();
         let predecessor = self.predecessor;
-        let handshake =
-            Box::new(Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes));
+        let handshake = if self.greeting.is_empty() {
+            Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes)
+        } else {
+            bytes.extend_from_slice(&self.greeting);
+            let asked = match self.role {
+                Role::Beat => Asked::Nothing,
+                Role::Serve => Asked::Connection,
+                Role::Replica { .. } => Asked::Server,
+            };
+            Handshake::with_member(asked, predecessor, &mut bytes)
+        };
+        let handshake = Box::new(handshake);
         self.out.push(&bytes);
         self.phase = Phase::Handshake { deadline, handshake };
     }
@@ -295,7 +310,27 @@ impl Upstream {
     pub fn settled(&mut self, now_ms: u64) -> Option<Call> {
         self.expired = self.expired.saturating_sub(1);
         self.alive(now_ms);
-        self.calls.pop_front()
+        let call = self.calls.pop_front();
+        if let Some(piece) = call.as_ref().and_then(Call::kept) {
+            self.out.release(piece);
+        }
+        call
+    }
+
+    /// A session waits for this connection. A command that is sent `again` is tried again anyway.
+    pub fn wait(&mut self, id: SessionId, again: bool) {
+        if !again {
+            self.waiters.push(id);
+        }
+    }
+
+    /// Try again at once, and let sessions wait for it.
+    pub fn retry_now(&mut self) {
+        if matches!(self.phase, Phase::Down { .. }) {
+            self.phase = Phase::Down { retry_at: 0 };
+            self.patient = true;
+            self.backoff.reset();
+        }
     }
 
     /// Whether the call whose turn it is has bytes that were not written yet.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::balance::Maglev;
 use super::select::RouteTable;
-use super::spec::{Address, EndpointSpec, Limits, PlanSpec, ReadsSpec, RouteSpec, UserSpec};
+use super::spec::{
+    Address, Consistency, EndpointSpec, GroupSpec, Limits, PlanSpec, Port, ReadsSpec, RouteSpec, UserSpec,
+};
 
 /// Offsets within a command are 32 bits wide.
 const MAX_REQUEST: usize = 1 << 30;
@@ -37,6 +39,19 @@ pub struct Plan {
     pub host: String,
     /// Where dirty maps are kept; `None`: in memory.
     pub state_dir: Option<PathBuf>,
+    /// The group that this sidecar is a member of.
+    pub group: Option<Group>,
+}
+
+/// The group, with its clusters by index.
+#[derive(Debug)]
+pub struct Group {
+    /// As it came.
+    pub spec: GroupSpec,
+    /// This member's own Redis.
+    pub local: usize,
+    /// The other members' peer ports.
+    pub peers: Vec<usize>,
 }
 
 /// Where clients come in.
@@ -50,6 +65,10 @@ pub struct Listener {
     pub users: Vec<User>,
     /// Its routes.
     pub routes: RouteTable,
+    /// Who comes in.
+    pub port: Port,
+    /// What clients of a group get.
+    pub consistency: Consistency,
 }
 
 /// A name and a password that a client may give.
@@ -141,7 +160,20 @@ impl Plan {
                 bind: listener.bind.clone(),
                 users: listener.users.clone(),
                 routes,
+                port: listener.port,
+                consistency: listener.consistency,
             });
+        }
+        let group = match &spec.group {
+            Some(group) => {
+                let place = format!("group {}", group.name);
+                let peers: Result<_, _> = group.peers.iter().map(|name| find(name, &place)).collect();
+                Some(Group { local: find(&group.local, &place)?, peers: peers?, spec: group.clone() })
+            }
+            None => None,
+        };
+        if group.is_none() && listeners.iter().any(|l| l.port != Port::Routes) {
+            return wrong("a listener is of a group, and there is none".to_owned());
         }
         let clusters = spec
             .clusters
@@ -163,6 +195,7 @@ impl Plan {
             clusters,
             host: spec.host,
             state_dir: spec.state_dir,
+            group,
         })
     }
 }

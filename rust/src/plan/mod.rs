@@ -9,6 +9,6 @@ mod select;
 pub mod spec;
 
 pub use balance::{Maglev, key_hash};
-pub use compile::{Cluster, Endpoint, Listener, Mirror, Plan, PlanError, Route, User};
+pub use compile::{Cluster, Endpoint, Group, Listener, Mirror, Plan, PlanError, Route, User};
 pub use select::RouteTable;
-pub use spec::{Address, Limits};
+pub use spec::{Address, GroupSpec, Limits};

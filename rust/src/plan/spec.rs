@@ -25,6 +25,90 @@ pub struct PlanSpec {
     /// Where dirty maps are kept; `None`: in memory.
     #[serde(default)]
     pub state_dir: Option<PathBuf>,
+    /// The group that this sidecar is a member of.
+    #[serde(default)]
+    pub group: Option<GroupSpec>,
+}
+
+/// Several sidecars, each with a Redis of its own, that behave like one Redis.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSpec {
+    /// Its name.
+    pub name: String,
+    /// This member's name.
+    pub member: String,
+    /// The cluster of this member's own Redis.
+    pub local: String,
+    /// The clusters of the other members' peer ports, one each.
+    pub peers: Vec<String>,
+    /// What every member must know.
+    pub secret: Option<String>,
+    /// Time between two beats.
+    pub heartbeat_ms: u64,
+    /// A member that answers no beat for so long is taken for gone.
+    pub timeout_ms: u64,
+    /// How many members must be in sync for a write of `quorum` or `all`.
+    pub min_in_sync: usize,
+    /// No write that a quorum acknowledged is ever missing; the side without a majority takes no writes.
+    pub consistent: bool,
+}
+
+impl fmt::Debug for GroupSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupSpec")
+            .field("name", &self.name)
+            .field("member", &self.member)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many members must have a write before its client is answered.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteLevel {
+    /// The leader.
+    #[default]
+    One,
+    /// More than half of those in sync.
+    Quorum,
+    /// All that are in sync.
+    All,
+}
+
+/// Which member answers a read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadLevel {
+    /// The one that the client speaks to.
+    #[default]
+    One,
+    /// The leader, in order with the writes: no read is older than a write that was answered before it.
+    Leader,
+}
+
+/// What a client gets, unless it asks for something else.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Consistency {
+    /// Of its writes.
+    pub write: WriteLevel,
+    /// Of its reads.
+    pub read: ReadLevel,
+}
+
+/// Who comes in at a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Port {
+    /// Clients of routes.
+    #[default]
+    Routes,
+    /// Clients of the group.
+    Group,
+    /// Its other members.
+    Peers,
 }
 
 /// Every bound of the data plane.
@@ -67,6 +151,12 @@ pub struct ListenerSpec {
     pub case_insensitive: bool,
     /// Its routes; prefixes are unique.
     pub routes: Vec<RouteSpec>,
+    /// Who comes in.
+    #[serde(default)]
+    pub port: Port,
+    /// What clients of a group get.
+    #[serde(default)]
+    pub consistency: Consistency,
 }
 
 /// A name and a password that a client may give.

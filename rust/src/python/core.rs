@@ -97,6 +97,38 @@ impl Core {
         self.order(Order::Doubt(primary, mirror, keys))
     }
 
+    fn group(&self) -> String {
+        self.fleet.group()
+    }
+
+    fn lead(&self, term: u64) -> PyResult<()> {
+        self.order(Order::Lead(term))
+    }
+
+    fn follow(&self, term: u64, leader: String) -> PyResult<()> {
+        self.order(Order::Follow(term, leader))
+    }
+
+    fn yield_lead(&self, on: bool) -> PyResult<()> {
+        self.order(Order::YieldLead(on))
+    }
+
+    fn count(&self, members: Vec<String>) -> PyResult<()> {
+        self.order(Order::Count(members))
+    }
+
+    fn arbiter_beat(&self, age_ms: u64) -> PyResult<()> {
+        self.order(Order::ArbiterBeat(age_ms))
+    }
+
+    fn ask(&self, peer: String, number: u64, message: String) -> PyResult<()> {
+        self.order(Order::Ask(peer, number, message))
+    }
+
+    fn answer(&self, number: u64, message: String) -> PyResult<()> {
+        self.order(Order::Answer(number, message))
+    }
+
     fn begin_drain(&self, limit_ms: u64) -> PyResult<()> {
         self.order(Order::Drain(limit_ms))
     }

@@ -226,6 +226,8 @@ pub struct Registry {
     /// Commands received, by id.
     pub commands: Vec<Counter>,
     lists: Mutex<Lists>,
+    /// What is known of the group: JSON, or nothing.
+    group: Mutex<String>,
 }
 
 #[derive(Debug, Default)]
@@ -242,6 +244,7 @@ impl Default for Registry {
             worker: WorkerStats::default(),
             commands: (0..=COMMANDS).map(|_| Counter::default()).collect(),
             lists: Mutex::default(),
+            group: Mutex::default(),
         }
     }
 }
@@ -257,6 +260,16 @@ impl Registry {
     ) {
         *self.lists.lock().unwrap_or_else(PoisonError::into_inner) =
             Lists { listeners, endpoints, replicas, logs };
+    }
+
+    /// What is known of the group now.
+    pub fn set_group(&self, text: String) {
+        *self.group.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    /// See [`Self::set_group`].
+    pub fn group(&self) -> String {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Everything as JSON.

@@ -121,6 +121,11 @@ impl Fleet {
         self.registry.snapshot()
     }
 
+    /// What is known of the group, as JSON; empty: there is none.
+    pub fn group(&self) -> String {
+        self.registry.group()
+    }
+
     /// Stop the worker and wait for its end; whether it has come.
     pub fn join(&self, timeout: Duration) -> bool {
         let Some(mut running) = ({

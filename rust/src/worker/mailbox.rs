@@ -29,6 +29,20 @@ pub enum Order {
     Refilled(String, bool),
     /// Keys that differ between a primary and a mirror, to be copied.
     Doubt(String, String, Vec<(u16, Vec<u8>)>),
+    /// This member leads the term.
+    Lead(u64),
+    /// Another member does; an empty name: nobody is known to.
+    Follow(u64, String),
+    /// Take no more commands, so that another may lead; or take them again.
+    YieldLead(bool),
+    /// The members that a quorum counts.
+    Count(Vec<String>),
+    /// The arbiter has renewed this leadership; it was asked so many milliseconds ago.
+    ArbiterBeat(u64),
+    /// A question to another member's control plane: its address, a number, the text.
+    Ask(String, u64, String),
+    /// The answer to another's: its number, the text.
+    Answer(u64, String),
     /// End.
     Stop,
     /// Panic, for a test.

@@ -193,6 +193,13 @@ impl<'a> Worker<'a> {
                 Order::Resync(cluster, action) => self.engine.resync(&cluster, action),
                 Order::Refilled(primary, ok) => self.engine.refilled(&primary, ok),
                 Order::Doubt(primary, mirror, keys) => self.engine.doubt_keys(&primary, &mirror, &keys),
+                Order::Lead(term) => self.engine.lead(term),
+                Order::Follow(term, leader) => self.engine.follow(term, &leader),
+                Order::YieldLead(on) => self.engine.yield_lead(on),
+                Order::Count(members) => self.engine.count_members(members),
+                Order::ArbiterBeat(age_ms) => self.engine.arbiter_beat(age_ms),
+                Order::Ask(peer, number, text) => self.engine.ask_member(&peer, number, &text),
+                Order::Answer(number, text) => self.engine.answer_member(number, &text),
                 Order::Stop => return false,
                 #[expect(clippy::panic, reason = "asked for by the test that a panic ends the process")]
                 Order::Panic => panic!("asked for by debug_panic"),
