@@ -16,6 +16,7 @@ __all__ = [
     "ReplyError",
     "ReplyReader",
     "__version__",
+    "bucket",
     "command_table",
     "encode_command",
 ]
@@ -50,6 +51,11 @@ class Event:
           filled from there. The answer is :meth:`Core.refilled`.
         - ``"same_server"``: a mirror is the primary's own Redis; nothing is sent to it.
         - ``"map"``: the file of a replica's dirty map cannot be used, or not be believed.
+        - ``"group"``: who leads, or what is known of the members, has changed; see :meth:`Core.group`.
+        - ``"merge"``: ``subject`` is the address of a member that wrote while it led itself, before anything of it is
+          overwritten. The answer is :meth:`Core.merged`.
+        - ``"ask"``: another member's control plane asks; ``subject`` is the number for :meth:`Core.answer`.
+        - ``"answer"``: the answer to :meth:`Core.ask`; ``subject`` is its number, ``detail`` is empty if there is none.
         - ``"listener"``: accepting failed for a time (for example out of file descriptors).
         - ``"drained"``: :meth:`Core.begin_drain` came to its end.
         - ``"worker_died"``: a worker panicked; ``detail`` is the panic's text. The data plane has stopped.
@@ -110,6 +116,49 @@ class Core:
 
         :raises RuntimeError: the data plane is not running.
         """
+    def group(self) -> str:
+        """What is known of the group: JSON, see ``redisha.group.status``; empty where there is none."""
+    def lead(self, term: int) -> None:
+        """This member leads the term (if it is newer than the one it knows).
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def follow(self, term: int, leader: str) -> None:
+        """The member ``leader`` leads the term; empty: nobody is known to.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def yield_lead(self, on: bool) -> None:
+        """Take no more commands: they wait, while the log goes on to the others. Or take them again.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def count(self, members: list[str]) -> None:
+        """The members whose acknowledgement a quorum needs, where no two may ever lead at once.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def arbiter_beat(self, age_ms: int) -> None:
+        """The arbiter has renewed this leadership; it was asked ``age_ms`` ago.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def ask(self, peer: str, number: int, message: str) -> None:
+        """Ask the control plane of the member at this peer address; the event ``answer`` follows.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def answer(self, number: int, message: str) -> None:
+        """Answer another member's question.
+
+        :raises RuntimeError: the data plane is not running.
+        """
+    def merged(self, peer: str, ok: bool) -> None:
+        """What the member at this peer address wrote alone was looked at (``ok``), or could not be: then ``merge`` comes
+        again.
+
+        :raises RuntimeError: the data plane is not running.
+        """
     def begin_drain(self, limit_ms: int) -> None:
         """Stop accepting, let each session finish what is in flight, then close it; after ``limit_ms`` close the rest.
 
@@ -149,6 +198,9 @@ class ReplyReader:
 
 class ReplyError(Exception):
     """An error reply of a server, as a value. ``args[0]`` is its text, beginning with the code."""
+
+def bucket(db: int, key: bytes) -> int:
+    """The bucket (0 … 2^20 - 1) of a key in dirty maps: bit ``n % 8`` of byte ``n // 8``."""
 
 def encode_command(args: list[bytes]) -> bytes:
     """One RESP command (an array of bulk strings)."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redisha import _core
 from redisha._core import BindError, PlanError, ReplyError, ReplyReader, encode_command
+from redisha.group.status import GroupStatus, parse_group
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,6 +58,10 @@ class EventKind(StrEnum):
     REFILL = "refill"
     SAME_SERVER = "same_server"
     MAP = "map"
+    GROUP = "group"
+    ASK = "ask"
+    ANSWER = "answer"
+    MERGE = "merge"
     LISTENER = "listener"
     DRAINED = "drained"
     WORKER_DIED = "worker_died"
@@ -131,6 +136,33 @@ class CoreLike(Protocol):
 
     def doubt(self, primary: str, mirror: str, keys: list[tuple[int, bytes]], /) -> None:
         """These keys (database, key) were found to differ: copy them."""
+
+    def group(self) -> str:
+        """What is known of the group, as JSON."""
+
+    def lead(self, term: int, /) -> None:
+        """This member leads."""
+
+    def follow(self, term: int, leader: str, /) -> None:
+        """Another one does."""
+
+    def yield_lead(self, on: bool, /) -> None:
+        """Take no more commands, or take them again."""
+
+    def count(self, members: list[str], /) -> None:
+        """Those that a quorum counts."""
+
+    def arbiter_beat(self, age_ms: int, /) -> None:
+        """The arbiter renewed the leadership."""
+
+    def ask(self, peer: str, number: int, message: str, /) -> None:
+        """A question to another member."""
+
+    def answer(self, number: int, message: str, /) -> None:
+        """The answer to another's."""
+
+    def merged(self, peer: str, ok: bool, /) -> None:
+        """What a member wrote alone was looked at."""
 
     def begin_drain(self, limit_ms: int, /) -> None:
         """Stop accepting and let sessions finish."""
@@ -401,6 +433,43 @@ class DataPlane:
     def doubt(self, primary: str, mirror: str, keys: Sequence[tuple[int, bytes]]) -> None:
         """Have these keys (database, key) copied to the mirror, in order with the writes: they were found to differ."""
         self._core.doubt(primary, mirror, list(keys))
+
+    def group(self) -> GroupStatus | None:
+        """What is known of the group; None while there is none."""
+        text = self._core.group()
+        return parse_group(text) if text else None
+
+    def lead(self, term: int) -> None:
+        """This member leads the term. One that is not newer than the term it knows changes nothing."""
+        self._core.lead(term)
+
+    def follow(self, term: int, leader: str) -> None:
+        """The member ``leader`` leads the term; empty: nobody is known to. An older term changes nothing."""
+        self._core.follow(term, leader)
+
+    def yield_lead(self, on: bool) -> None:
+        """Commands wait, so that another may lead, while what is in the log goes on to it; or they are taken again."""
+        self._core.yield_lead(on)
+
+    def count(self, members: Sequence[str]) -> None:
+        """The members whose acknowledgement a quorum needs, this one included (``on_partition: consistent``)."""
+        self._core.count(list(members))
+
+    def arbiter_beat(self, age_ms: int) -> None:
+        """The arbiter has renewed this member's leadership; it was asked ``age_ms`` milliseconds ago."""
+        self._core.arbiter_beat(age_ms)
+
+    def ask(self, peer: str, number: int, message: str) -> None:
+        """Ask another member's control plane; ``ANSWER`` with this number as its subject follows, empty if it is gone."""
+        self._core.ask(peer, number, message)
+
+    def answer(self, number: int, message: str) -> None:
+        """Answer another member's question (the number is the subject of ``ASK``)."""
+        self._core.answer(number, message)
+
+    def merged(self, peer: str, *, ok: bool) -> None:
+        """What the member at this address wrote alone was looked at, or could not be: then ``MERGE`` comes again."""
+        self._core.merged(peer, ok)
 
     def begin_drain(self, limit: float) -> None:
         """Stop accepting and close each session once idle, all after ``limit`` seconds; ``DRAINED`` tells the end."""

@@ -37,6 +37,8 @@ def checks(config: Config, plan: Plan) -> dict[EndpointKey, Checks]:
     """How each endpoint of the plan is probed."""
     found = {}
     for cluster in plan.clusters:
+        if cluster.name not in config.clusters:
+            continue  # another member of the group: it is seen by its beats
         health = config.clusters[cluster.name].health
         for endpoint in cluster.endpoints:
             if endpoint.address is None:
@@ -105,6 +107,7 @@ def servers(plan: Plan) -> dict[str, Server]:
             cluster.op_timeout_ms / 1000,
         )
         for cluster in plan.clusters
+        if plan.group is None or cluster.name not in plan.group.peers
         for endpoint in cluster.endpoints
     }
 
@@ -208,7 +211,7 @@ def redacted(value: object) -> Any:
         return {name: redacted(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         return {
-            str(key): "[redacted]" if key in {"password", "username"} and each is not None else redacted(each)
+            str(key): "[redacted]" if key in {"password", "username", "secret"} and each is not None else redacted(each)
             for key, each in value.items()
         }
     if isinstance(value, list | tuple):

@@ -29,6 +29,10 @@ _FORMS = {
     EventKind.REFILL: (logging.WARNING, "refill {}"),
     EventKind.SAME_SERVER: (logging.ERROR, "refused {}"),
     EventKind.MAP: (logging.WARNING, "dirty map of {}"),
+    EventKind.GROUP: (logging.DEBUG, "group {}"),
+    EventKind.ASK: (logging.DEBUG, "another member asks ({})"),
+    EventKind.ANSWER: (logging.DEBUG, "another member answers ({})"),
+    EventKind.MERGE: (logging.INFO, "what {} wrote while it led is to be merged"),
     EventKind.LISTENER: (logging.WARNING, "listener {}"),
     EventKind.DRAINED: (logging.INFO, "drained"),
     EventKind.WORKER_DIED: (logging.CRITICAL, "the data plane died"),
@@ -45,6 +49,9 @@ _REPLICA = {
 
 _ALWAYS = frozenset({EventKind.LOST, EventKind.OVERFLOW, EventKind.HEALED, EventKind.REFILL})
 """Each of these is news, however like the one before it."""
+
+_CHATTER = frozenset({EventKind.GROUP, EventKind.ASK, EventKind.ANSWER})
+"""Between members; not kept."""
 
 
 def sentence(event: Event) -> str:
@@ -79,7 +86,7 @@ class Chronicle:
         """One more event."""
         repeated = event.kind not in _ALWAYS and self._last.get(event.subject) == event
         self._last[event.subject] = event
-        if not repeated:
+        if not repeated and event.kind not in _CHATTER:
             self._recent.append({"time": timestamp()} | {key: str(value) for key, value in asdict(event).items()})
         log.log(logging.DEBUG if repeated else level(event), "%s", sentence(event))
 

@@ -6,9 +6,9 @@ The dataclasses are the plan's JSON, field by field; the data plane refuses ever
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from redisha.config.model import Cluster, Config, Listener, ListenerAuth, Resync
+from redisha.config.model import Cluster, Config, Group, Listener, ListenerAuth, Resync
 from redisha.config.model import Limits as ConfigLimits
 from redisha.config.scalars import Address, Tcp, parse_endpoint
 
@@ -70,14 +70,26 @@ class PlanRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanConsistency:
+    """What clients of a group get: how many members have a write (one, quorum, all), who answers a read (one, leader)."""
+
+    write: str = "one"
+    read: str = "one"
+
+
+@dataclass(frozen=True, slots=True)
 class PlanListener:
-    """Where clients come in. Without users no AUTH is asked."""
+    """Where clients come in. Without users no AUTH is asked. ``port``: clients of ``routes``, of the ``group``, or its
+    other members (``peers``).
+    """
 
     name: str
     bind: tuple[str, ...]
     users: tuple[PlanUser, ...]
     case_insensitive: bool
     routes: tuple[PlanRoute, ...]
+    port: str = "routes"
+    consistency: PlanConsistency = PlanConsistency()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,33 @@ class PlanCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanGroup:
+    """The group that this sidecar is a member of; times in milliseconds.
+
+    Attributes:
+        name: the group's.
+        member: this one's.
+        local: the cluster of its own Redis.
+        peers: the clusters of the other members' peer ports, one each.
+        secret: what all members know; None: nothing is asked.
+        heartbeat_ms: time between two beats.
+        timeout_ms: a member that answers none for so long is taken for gone.
+        min_in_sync: members that must be in sync for a write of ``quorum`` or ``all``.
+        consistent: the side without a majority takes no writes.
+    """
+
+    name: str
+    member: str
+    local: str
+    peers: tuple[str, ...]
+    secret: str | None
+    heartbeat_ms: int
+    timeout_ms: int
+    min_in_sync: int
+    consistent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What the data plane does, whole. Each plan replaces the one before.
 
@@ -119,6 +158,7 @@ class Plan:
     limits: Limits
     listeners: tuple[PlanListener, ...]
     clusters: tuple[PlanCluster, ...]
+    group: PlanGroup | None = None
 
     def to_json(self) -> bytes:
         """The plan as the data plane reads it. Holds passwords: never log it."""
@@ -142,6 +182,11 @@ def targets(config: Config) -> tuple[Target, ...]:
                     min(known.refresh_ms, cluster.dns_refresh),
                     respect_dns_ttl=known.respect_dns_ttl or cluster.respect_dns_ttl,
                 )
+    for peer in config.group.peers if config.group is not None else ():
+        host = _name(parse_endpoint(peer))
+        if host is not None and config.group is not None:
+            known = found.get(host, Target(host, config.group.dns_refresh, respect_dns_ttl=False))
+            found[host] = replace(known, refresh_ms=min(known.refresh_ms, config.group.dns_refresh))
     return tuple(found.values())
 
 
@@ -162,13 +207,71 @@ def compile_plan(
         state_dir: The folder of the dirty maps; None for memory only.
         host: The name of this machine.
     """
+    own = [_cluster(name, cluster, resolved) for name, cluster in config.clusters.items()]
+    peers = _peers(config.group, resolved) if config.group is not None else []
     return Plan(
         generation=generation,
         host=host,
         state_dir=state_dir,
         limits=_limits(config.limits, config.resync),
-        listeners=tuple(_listener(listener) for listener in config.listeners),
-        clusters=tuple(_cluster(name, cluster, resolved) for name, cluster in config.clusters.items()),
+        listeners=(
+            *(_listener(listener, config.group, peers) for listener in config.listeners),
+            *((_peer_port(config.group, peers),) if config.group is not None else ()),
+        ),
+        clusters=(*own, *peers),
+        group=_group(config.group, peers) if config.group is not None else None,
+    )
+
+
+def peer_cluster(group: str, peer: str) -> str:
+    """The name of the cluster that a member's peer port is, in the plan and in statistics."""
+    return f"{group}~{peer}"
+
+
+def _peers(group: Group, resolved: Mapping[str, Sequence[str]]) -> list[PlanCluster]:
+    """The other members' peer ports: a cluster of one endpoint for each address."""
+    endpoints = [found for peer in group.peers for found in _endpoints(peer, resolved)]
+    return [
+        PlanCluster(
+            name=peer_cluster(group.name, endpoint.id),
+            endpoints=(endpoint,),
+            balance="maglev",
+            hash_tags=False,
+            connect_timeout_ms=group.connect_timeout,
+            op_timeout_ms=group.op_timeout,
+            username=None,
+            password=None,
+        )
+        for endpoint in endpoints
+    ]
+
+
+def _group(group: Group, peers: Sequence[PlanCluster]) -> PlanGroup:
+    return PlanGroup(
+        name=group.name,
+        member=group.member or "",
+        local=group.name,
+        peers=tuple(peer.name for peer in peers),
+        secret=group.secret.value if group.secret is not None else None,
+        heartbeat_ms=group.heartbeat,
+        timeout_ms=group.heartbeat * group.missed_heartbeats,
+        min_in_sync=group.min_in_sync,
+        consistent=group.on_partition == "consistent",
+    )
+
+
+def _group_route(group: Group, peers: Sequence[PlanCluster]) -> PlanRoute:
+    return PlanRoute("", False, group.name, tuple(PlanMirror(peer.name, "exclude") for peer in peers))
+
+
+def _peer_port(group: Group, peers: Sequence[PlanCluster]) -> PlanListener:
+    return PlanListener(
+        name=f"{group.name} peers",
+        bind=(group.listen,),
+        users=(),
+        case_insensitive=False,
+        routes=(_group_route(group, peers),),
+        port="peers",
     )
 
 
@@ -186,7 +289,20 @@ def _limits(limits: ConfigLimits, resync: Resync) -> Limits:
     )
 
 
-def _listener(listener: Listener) -> PlanListener:
+def _listener(listener: Listener, group: Group | None, peers: Sequence[PlanCluster]) -> PlanListener:
+    if group is not None and listener.group is not None:
+        return PlanListener(
+            name=listener.name,
+            bind=listener.bind,
+            users=_users(listener.auth),
+            case_insensitive=False,
+            routes=(_group_route(group, peers),),
+            port="group",
+            consistency=PlanConsistency(
+                listener.write_consistency or group.write_consistency,
+                listener.read_consistency or group.read_consistency,
+            ),
+        )
     return PlanListener(
         name=listener.name,
         bind=listener.bind,

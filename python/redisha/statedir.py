@@ -318,7 +318,7 @@ class StateDir:
                 log.warning("the state directory changes with the next start; it stays %s", self)
             return
         mirrored = any(route.mirrors for listener in config.listeners for route in listener.routes)
-        if choice.path is None and not mirrored:
+        if choice.path is None and not mirrored and config.group is None:
             return
         self._claim = await acquire(choice, config, self._env)
         self._choice = choice

@@ -32,6 +32,7 @@ from redisha.core import DataPlane, Event, EventKind
 from redisha.errors import ConfigError, DataPlaneError, ListenError, PlanError, Problem, RedishaError
 from redisha.events import Chronicle, timestamp
 from redisha.filewatch import FileWatch, fingerprint
+from redisha.group.expand import expand
 from redisha.health.monitor import Monitor
 from redisha.health.probe import Facts
 from redisha.plan import Plan, compile_plan
@@ -41,6 +42,7 @@ from redisha.statedir import StateDir
 
 if TYPE_CHECKING:
     from redisha.admin.app import AdminServer
+    from redisha.group.member import Member
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ class Supervisor:
         self._started = time.monotonic()
         self._state = ServerState.PRE_INITIALIZING
         # The configuration and the plan in force, and the files' contents at the last try to read them.
-        self._loaded = loaded
+        self._loaded = _expanded(loaded)
         self._read = fingerprint(loaded.files)
         self._plan: Plan | None = None
         self._in_force = 0
@@ -133,6 +135,7 @@ class Supervisor:
         self._watch = FileWatch(self._on_files)
         self._admin: AdminServer | None = None
         self._admin_address = ""
+        self._member: Member | None = None
         self._tasks: list[asyncio.Task[None]] = []
         # What is asked of the two loops: the control loop, and the one that waits for the end.
         self._work = asyncio.Event()
@@ -164,6 +167,8 @@ class Supervisor:
             await self._start()
             await self._asked.wait()
             if self._end is End.DRAIN:
+                if self._member is not None:
+                    await self._member.leave()
                 await self._drain()
             if self._refusal is not None:
                 raise self._refusal
@@ -178,6 +183,7 @@ class Supervisor:
         await self._resolver.first_answers(START_RESOLVE_LIMIT)
         await self._state_dir.take(self._loaded.config, str(self._loaded.source))
         self._put(self._loaded.config)
+        self._join_group()
         await self._start_admin()
         self._tasks = [asyncio.create_task(self._control()), asyncio.create_task(self._tick())]
         self._tell_warnings()
@@ -194,6 +200,20 @@ class Supervisor:
             },
         )
         self._look_at_readiness()
+
+    def _join_group(self) -> None:
+        group = self._loaded.config.group
+        if group is None:
+            return
+        from redisha.group.arbiter import ArbiterError  # most sidecars are in no group
+        from redisha.group.ballot import BallotError
+        from redisha.group.member import Member
+
+        try:
+            self._member = Member(self._plane, group, self._state_dir.path)
+        except (ArbiterError, BallotError) as error:
+            raise ConfigError(Problem(str(self._loaded.source), None, "group", str(error))) from error
+        self._member.start()
 
     async def _start_admin(self) -> None:
         address = self._wanted_admin(self._loaded.config)
@@ -248,6 +268,8 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._watch.close()
+        if self._member is not None:
+            await self._member.close()
         await self._care.close()
         await self._monitor.close()
         await self._resolver.close()
@@ -318,7 +340,8 @@ class Supervisor:
         before = self._loaded
         self._read = fingerprint(before.files)
         try:
-            loaded = load(before.source)
+            loaded = _expanded(load(before.source))
+            _same_group(before.config, loaded.config)
             self._resolver.add(derive.policies(loaded.config))
             await self._resolver.first_answers(RELOAD_RESOLVE_LIMIT)
             await self._state_dir.take(loaded.config, str(loaded.source))
@@ -367,6 +390,8 @@ class Supervisor:
                 self._ask_end(End.DIED)
             case EventKind.REFILL:
                 self._care.on_refill(event)
+            case EventKind.GROUP | EventKind.ASK | EventKind.ANSWER | EventKind.MERGE if self._member is not None:
+                self._member.on_event(event)
             case EventKind.SAME_SERVER if self._starting:
                 self._refuse(event)
             case _:
@@ -403,6 +428,8 @@ class Supervisor:
     def _missing_now(self) -> tuple[str, ...]:
         if self._state is not ServerState.LIVE:
             return derive.missing(self._state, self._loaded.config, (), {})
+        if self._member is not None and self._member.reason:
+            return (f"group {self._member.group.name}: nobody leads: {self._member.reason}",)
         return derive.missing(self._state, self._loaded.config, self._plane.stats().endpoints, self._resolver.states())
 
     async def _tick(self) -> None:
@@ -522,3 +549,22 @@ class Supervisor:
             raise ValueError(f"log level must be one of {', '.join(logs.LEVELS)}: {level}")
         logging.getLogger().setLevel(level.upper())
         log.info("log level: %s", level)
+
+
+def _expanded(loaded: Loaded) -> Loaded:
+    """The same file, with the cluster and the routes that its group stands for."""
+    return replace(loaded, config=expand(loaded.config))
+
+
+def _same_group(before: Config, after: Config) -> None:
+    """What a reload cannot change.
+
+    Raises:
+        ConfigError: the group, its member or what its elections rest on is another one.
+    """
+    fixed = ("name", "member", "listen", "redis", "on_partition", "arbiter", "heartbeat", "missed_heartbeats")
+    old, new = before.group, after.group
+    changed = [name for name in fixed if getattr(old, name, None) != getattr(new, name, None)]
+    if (old is None) != (new is None) or (old is not None and changed):
+        text = f"a reload cannot change the group ({', '.join(changed) or 'joining or leaving one'})"
+        raise ConfigError(Problem("group", None, "", text, "restart redisha: the other members go on meanwhile"))

@@ -44,6 +44,43 @@ def test_check_tells_where_keys_go() -> None:
     assert any(line.startswith("warning: ") and "enable_redirection" in line for line in lines)
 
 
+def test_check_tells_of_a_group() -> None:
+    lines = run("check", str(DATA / "dynomite.yaml")).output.splitlines()
+    assert lines[0].endswith("dynomite.yaml: fine (a Dynomite file)")
+    assert lines[2:11] == [
+        "listener dyn_o_mite on 0.0.0.0:8102",
+        "  everything  → group dyn_o_mite",
+        "",
+        "group dyn_o_mite, member dc1-rack1-0",
+        "  its Redis  redis-dyno-001:6379, connect 250ms, command 5s",
+        "  peers      redis-dyno-002:8101, peer port 0.0.0.0:8101, no secret",
+        "  writes     quorum, reads leader, min_in_sync 1",
+        "  partition  available, no arbiter; a beat every 200ms, gone after 5 missed",
+        "",
+    ]
+    assert any(line.startswith("note: ") and "dyn_seeds: becomes the group's peers" in line for line in lines)
+    assert any(line.startswith("warning: ") and "pem_key_file: ignored" in line for line in lines)
+    assert any(line.startswith("advice: the group dyn_o_mite has no secret") for line in lines)
+
+
+def test_check_of_a_group_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "dynomite_stats: {}\nlisteners: [{bind: 0.0.0.0:1, group: g, write_consistency: all}]\n"
+        "group: {name: g, listen: 0.0.0.0:2, redis: h:1, peers: p:2, secret: hush1, auth: {password: hush2}, "
+        "arbiter: {etcd: {endpoints: http://h, key: k, username: hush3, password: hush4}}}\n"
+    )
+    for arguments in (["check"], ["check", "--json"]):
+        assert "hush" not in run(*arguments, str(path)).output
+    found = json.loads(run("check", "--json", str(path)).stdout)
+    group = found["group"]
+    assert (group["name"], group["auth"], group["secret"], group["arbiter"]) == ("g", True, True, "etcd")
+    assert (found["clusters"], found["dynomite_stats"]["bind"], found["notes"]) == ({}, "127.0.0.1:22222", [])
+    text = run("check", str(path)).output
+    assert "everything  → group g, writes all" in text
+    assert "members know each other by a secret" in text
+
+
 def test_check_tells_every_problem(bad: Path) -> None:
     result = run("check", str(bad))
     assert result.exit_code == 1
@@ -78,8 +115,9 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         assert "AUTH" in output or '"auth": true' in output
 
 
-def test_convert(tmp_path: Path) -> None:
-    source = DATA / "envoy-pair.yaml"
+@pytest.mark.parametrize("name", ["envoy-pair.yaml", "dynomite.yaml"])
+def test_convert(name: str) -> None:
+    source = DATA / name
     result = run("convert", str(source))
     assert result.exit_code == 0
     assert parse(result.stdout, "redisha.yaml", {}).config == load(source, {}).config

@@ -160,7 +160,7 @@ clusters:
         (with_listener("catch_all: a"), "listeners[0].bind: this field is required"),
         (with_listener("bind: [], catch_all: a"), "listeners[0].bind: at least one is needed"),
         (with_listener("bind: h:1, catch_all: a"), "listeners[0].bind: 'h' is not an IP address (write 0.0.0.0:1)"),
-        (with_listener("bind: 0.0.0.0:1, group: g"), "groups come in a later version; use routes with mirrors"),
+        (with_listener("bind: 0.0.0.0:1, group: g"), "listeners[0].group: there is no group 'g' (add the section"),
         (with_listener("bind: 0.0.0.0:1, catch_all: 3"), "listeners[0].catch_all: expected the name of a cluster"),
         (with_listener("bind: 0.0.0.0:1, catch_all: c"), "there is no cluster 'c' (known: a, b)"),
         (
@@ -247,9 +247,8 @@ clusters:
             "clusters: {a: {endpoints: h:1}}",
             "listeners[1].name: there is a listener 'l' already (in line 1)",
         ),
-        (SMALL + "group: {name: g}", "f.yaml:7: group: groups come in a later version of redisha"),
-        ("dyn_o_mite: {listen: 0.0.0.0:8102}", "f.yaml:1: dyn_o_mite: Dynomite files are read by a later version"),
-        ("pool: {dyn_listen: 0.0.0.0:8101}", "f.yaml:1: pool: Dynomite files are read by a later version"),
+        ("listeners: [{bind: 0.0.0.0:1, catch_all: a}]\nclusters: {}", "f.yaml:2: clusters: at least one is needed"),
+        ("listeners: [{bind: 0.0.0.0:1, catch_all: a}]", "f.yaml:1: clusters: this field is required"),
     ],
 )
 def test_wrong(text: str, problem: str) -> None:
@@ -288,7 +287,6 @@ def test_state_and_resync() -> None:
 def test_a_mistake_is_told_once() -> None:
     assert len(problems(with_cluster("endpoints: h1"))) == 1
     assert len(problems(with_listener("bind: 0.0.0.0:1, catch_all: c"))) == 1
-    assert len(problems("group: {name: cache}\nlisteners: [{bind: [0.0.0.0:6380], group: cache}]")) == 1
 
 
 def test_port_0_may_be_bound_twice() -> None:

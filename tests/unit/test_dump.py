@@ -97,6 +97,81 @@ def test_every_configuration_is_read_as_written(document: dict[str, Any]) -> Non
     assert parse(to_yaml(config), "f.yaml", env).config == config
 
 
+urls = st.sampled_from(["http://127.0.0.1:2379", "https://[::1]:6443", "https://api"])
+paths = st.sampled_from(["/ca.pem", "/a b: c"])
+peers = st.one_of(st.builds("{}:{}".format, hosts, st.integers(1, 65535)), st.just("[::1]:8101"))
+arbiters = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "kubernetes": st.fixed_dictionaries(
+                {"lease": st.just("a.b-c")},
+                optional={"namespace": st.just("no"), "server": urls, "token_file": paths, "ca_file": paths},
+            )
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "etcd": st.one_of(
+                st.fixed_dictionaries({"endpoints": st.lists(urls, min_size=1, max_size=2), "key": names}),
+                st.fixed_dictionaries({"endpoints": urls, "key": names, "username": secrets, "password": secrets}),
+            )
+        }
+    ),
+)
+places = {"datacenter": names, "rack": names, "token": st.integers(0, 2**32 - 1)}
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> dict[str, Any]:
+    name = draw(names)
+    levels = {
+        "write_consistency": st.sampled_from(["one", "quorum", "all"]),
+        "read_consistency": st.sampled_from(["one", "leader"]),
+    }
+    return {
+        "listeners": [{"bind": ["127.0.0.1:6000"], "name": draw(names), "group": name} | draw(fields(**levels))],
+        "group": {
+            "name": name,
+            "listen": "127.0.0.1:8101",
+            "redis": draw(endpoints),
+            "peers": draw(st.lists(peers, min_size=2, max_size=6, unique=True)),
+        }
+        | draw(
+            fields(
+                **levels,
+                member=names,
+                min_in_sync=st.integers(1, 2),
+                on_partition=st.sampled_from(["available", "consistent"]),
+                arbiter=arbiters,
+                secret=secrets,
+                heartbeat=durations,
+                missed_heartbeats=st.integers(1, 9),
+                connect_timeout=durations,
+                op_timeout=durations,
+                dns_refresh=durations,
+                auth=st.fixed_dictionaries({"password": secrets}, optional={"username": secrets}),
+                health=fields(interval=durations, healthy_threshold=st.integers(1, 9)),
+            )
+        ),
+    } | draw(
+        fields(
+            dynomite_stats=fields(
+                **places,
+                bind=st.just("0.0.0.0:22222"),
+                nodes=st.lists(st.fixed_dictionaries(places | {"peer": peers}), min_size=1, max_size=2),
+            ),
+            clusters=st.fixed_dictionaries({}),
+        )
+    )
+
+
+@given(groups())
+def test_every_group_is_read_as_written(document: dict[str, Any]) -> None:
+    env = {"P": "pw"}
+    config = Config.model_validate(document, context=Secrets(env, Path()))
+    assert parse(to_yaml(config), "f.yaml", env).config == config
+
+
 @pytest.mark.parametrize("name", ["envoy-pair.yaml", "envoy-prefix.yaml"])
 def test_the_seeds_files(name: str) -> None:
     loaded = load(DATA / name, {})

@@ -61,8 +61,11 @@ def test_the_whole_json() -> None:
                         "mirrors": [{"cluster": "redis-envoy-002", "reads": "exclude"}],
                     }
                 ],
+                "port": "routes",
+                "consistency": {"write": "one", "read": "one"},
             }
         ],
+        "group": None,
         "clusters": [
             {"name": "redis-envoy-001", "endpoints": [{"id": "redis-envoy-001:6379", "address": "10.0.0.1:6379"}]}
             | cluster,

@@ -75,10 +75,19 @@ class AdminServer:
 
     Args:
         handler: answers every request; an exception of it becomes a 500.
+        name: what messages call it.
+        hint: what to do when its address cannot be bound.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        name: str = "admin server",
+        hint: str = "choose another address (admin.bind in the file, or --admin HOST:PORT) or none (--admin off)",
+    ) -> None:
         self._handler = handler
+        self._name = name
+        self._hint = hint
         self._server: asyncio.Server | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -97,10 +106,7 @@ class AdminServer:
         except OSError as error:
             # create_server puts its own words over the system's; the number is the system's.
             reason = os.strerror(error.errno) if error.errno else str(error)
-            raise ListenError(
-                f"admin server: cannot bind {address}: {reason}; "
-                "choose another address (admin.bind in the file, or --admin HOST:PORT) or none (--admin off)"
-            ) from error
+            raise ListenError(f"{self._name}: cannot bind {address}: {reason}; {self._hint}") from error
         bound = self._server.sockets[0].getsockname()
         return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
 
@@ -144,7 +150,7 @@ class AdminServer:
         try:
             return self._handler(request)
         except Exception:
-            log.exception("admin: %s %s failed", request.method, request.path)
+            log.exception("%s: %s %s failed", self._name, request.method, request.path)
             return Response("internal error; the log has the details\n", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 

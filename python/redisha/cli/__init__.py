@@ -16,7 +16,7 @@ from redisha.errors import RedishaError
 COMMANDS = {
     "run": "Run the sidecar: serve the listeners of FILE.",
     "check": "Say whether FILE is right, and what it does.",
-    "convert": "Print FILE, for example an Envoy file, in redisha's own form.",
+    "convert": "Print FILE, for example an Envoy or a Dynomite file, in redisha's own form.",
     "demo": "See it work with Redis servers of its own, in a minute.",
     "status": "Show what a running sidecar does.",
     "resync": "Bring a running sidecar's mirrors up to date by hand.",
@@ -45,7 +45,8 @@ the same order, to another. A mirror that was away is brought up to date when it
     redis-cli -p 6380 set k v       both servers have it
     redisha status                  how is each mirror?
 
-An Envoy bootstrap file with a redis_proxy filter runs unchanged: redisha run envoy.yaml
+An Envoy bootstrap file with a redis_proxy filter runs unchanged, and so does a Dynomite file whose nodes are full
+copies of each other: redisha run envoy.yaml, redisha run dynomite.yaml
 """
 
 

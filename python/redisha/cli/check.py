@@ -9,12 +9,12 @@ import click
 
 from redisha.config.advice import advise
 from redisha.config.load import Loaded, load
-from redisha.config.model import Cluster, Config, Listener, Resync, Route
+from redisha.config.model import Cluster, Config, Group, Listener, Resync, Route
 from redisha.config.scalars import format_duration, format_size
 from redisha.errors import ConfigError
 from redisha.statedir import Preview, choose, preview
 
-_FORMS = {"native": "redisha's own form", "envoy": "an Envoy bootstrap file"}
+_FORMS = {"native": "redisha's own form", "envoy": "an Envoy bootstrap file", "dynomite": "a Dynomite file"}
 
 
 @click.command()
@@ -49,15 +49,20 @@ def summary(loaded: Loaded) -> list[str]:
     lines = [f"{loaded.source}: fine ({_FORMS[loaded.kind]})", ""]
     for listener in config.listeners:
         lines += _listener(listener)
-    width = max(map(len, config.clusters))
+    if config.group is not None:
+        lines += _group(config.group)
+    width = max(map(len, config.clusters), default=0)
     lines += [f"cluster {name:<{width}}  {_cluster(cluster)}" for name, cluster in config.clusters.items()]
     if config.admin is not None:
         lines.append(f"admin {config.admin.bind}")
-    if _mirrors(config):
+    if config.dynomite_stats is not None:
+        lines.append(f"Dynomite's REST {config.dynomite_stats.bind}")
+    if config.group is not None or _mirrors(config):
         state = _state(config)
         lines.append(f"state {state.path or 'in memory'}{f' ({state.note})' if state.note and state.ok else ''}")
-        lines.append(f"resync {_resync(config.resync)}")
+        lines += [f"resync {_resync(config.resync)}"] if _mirrors(config) else []
         lines += [] if state.ok else ["", f"warning: {state.note}"]
+    lines += ["", *(f"note: {note}" for note in loaded.notes)] if loaded.notes else []
     lines += ["", *(f"warning: {warning}" for warning in loaded.warnings)] if loaded.warnings else []
     advice = advise(config)
     return [*lines, "", *(f"advice: {text}" for text in advice)] if advice else lines
@@ -84,6 +89,10 @@ def _resync(resync: Resync) -> str:
 def _listener(listener: Listener) -> list[str]:
     asked = ", clients must AUTH" if listener.auth is not None else ""
     lines = [f"listener {listener.name} on {', '.join(listener.bind)}{asked}"]
+    if listener.group is not None:
+        levels = (("writes", listener.write_consistency), ("reads", listener.read_consistency))
+        own = "".join(f", {what} {level}" for what, level in levels if level is not None)
+        return [*lines, f"  everything  → group {listener.group}{own}", ""]
     shown = [(_keys(route, listener), _way(route)) for route in listener.routes]
     if all(route.prefix for route in listener.routes):
         shown.append(("everything else", "no route: an error"))
@@ -104,6 +113,29 @@ def _way(route: Route) -> str:
         what = "writes" if mirror.reads == "exclude" else "writes and reads"
         way += f", {what} also → {mirror.cluster}"
     return way
+
+
+def _group(group: Group) -> list[str]:
+    kind = _arbiter(group)
+    arbiter = f"the arbiter is {kind}" if kind is not None else "no arbiter"
+    secret = "members know each other by a secret" if group.secret is not None else "no secret"
+    beats = f"a beat every {format_duration(group.heartbeat)}, gone after {group.missed_heartbeats} missed"
+    return [
+        f"group {group.name}, member {group.member or 'named like the machine'}",
+        f"  its Redis  {group.redis}, connect {format_duration(group.connect_timeout)}, "
+        f"command {format_duration(group.op_timeout)}{', with AUTH' if group.auth is not None else ''}",
+        f"  peers      {' '.join(group.peers)}, peer port {group.listen}, {secret}",
+        f"  writes     {group.write_consistency}, reads {group.read_consistency}, min_in_sync {group.min_in_sync}",
+        f"  partition  {group.on_partition}, {arbiter}; {beats}",
+        "",
+    ]
+
+
+def _arbiter(group: Group) -> str | None:
+    """What has the vote that a group of two lacks."""
+    if group.arbiter is None:
+        return None
+    return "kubernetes" if group.arbiter.kubernetes is not None else "etcd"
 
 
 def _cluster(cluster: Cluster) -> str:
@@ -133,9 +165,21 @@ def _as_dict(loaded: Loaded) -> dict[str, Any]:
             name: cluster.model_dump(mode="json", exclude={"auth"}) | {"auth": cluster.auth is not None}
             for name, cluster in config.clusters.items()
         },
+        "group": (
+            config.group.model_dump(mode="json", exclude={"auth", "secret", "arbiter"})
+            | {
+                "auth": config.group.auth is not None,
+                "secret": config.group.secret is not None,
+                "arbiter": _arbiter(config.group),
+            }
+            if config.group is not None
+            else None
+        ),
+        "dynomite_stats": config.dynomite_stats.model_dump(mode="json") if config.dynomite_stats is not None else None,
         "state_dir": {"path": str(state.path) if state.path is not None else None, "ok": state.ok, "note": state.note},
         "resync": config.resync.model_dump(mode="json"),
         "limits": config.limits.model_dump(mode="json"),
+        "notes": [note.as_dict() for note in loaded.notes],
         "warnings": [warning.as_dict() for warning in loaded.warnings],
         "advice": advise(config),
     }

@@ -13,8 +13,10 @@ from redisha.config.load import load
 def convert(file: Path) -> None:
     """Print FILE in redisha's own form.
 
-    What the file says and redisha does otherwise stands in comments at the top. Passwords from the environment and
-    from files stay references. The exit code is 1, and nothing is printed, when FILE cannot be run.
+    What became of a file of another form, and what it says and redisha does otherwise, stands in comments at the top.
+    Passwords from the environment and from files stay references. The exit code is 1, and nothing is printed, when
+    FILE cannot be run.
     """
     loaded = load(file)
-    click.echo(to_yaml(loaded.config, str(file), loaded.warnings), nl=False)
+    comments = sorted([*loaded.notes, *loaded.warnings], key=lambda problem: problem.line or 0)
+    click.echo(to_yaml(loaded.config, str(file), comments), nl=False)

@@ -78,8 +78,8 @@ def run(
 ) -> None:
     """Run the sidecar: serve the listeners of FILE until SIGTERM.
 
-    FILE is redisha's own YAML or an Envoy bootstrap file with a redis_proxy filter. A Redis or a name that is not there
-    yet does not stop the start: the sidecar serves what it can and says on /ready what is missing.
+    FILE is redisha's own YAML, an Envoy bootstrap file with a redis_proxy filter, or a Dynomite file. A Redis or a name
+    that is not there yet does not stop the start: the sidecar serves what it can and says on /ready what is missing.
     """
     from redisha import logs
     from redisha.config.load import load

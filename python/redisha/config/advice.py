@@ -6,7 +6,7 @@ from redisha.config.scalars import Tcp, parse_bind
 
 def advise(config: Config) -> list[str]:
     """Sentences for the operator; the configuration is fine without following them."""
-    return [*_mirrors(config), *_catch_all(config), *_several(config), *_admin(config)]
+    return [*_mirrors(config), *_catch_all(config), *_several(config), *_group(config), *_admin(config)]
 
 
 def _mirrors(config: Config) -> list[str]:
@@ -19,7 +19,7 @@ def _mirrors(config: Config) -> list[str]:
         f"{cluster} is mirrored to {' and '.join(mirrors)}: if {'that Redis' if len(mirrors) == 1 else 'one of them'} "
         "also takes writes through another sidecar, as in a pair that mirrors both ways, two writes of one key at the "
         "same moment can leave the servers with different values, and a resync only adds keys there, and overwrites "
-        "none; send all writes through one sidecar, or use a group when redisha has them (a later version)"
+        "none; send all writes through one sidecar, or use a group"
         for cluster, mirrors in sets
     ]
 
@@ -29,7 +29,7 @@ def _catch_all(config: Config) -> list[str]:
         f"the listener {listener.name} has no route for other keys and for commands without a key (DBSIZE, KEYS, "
         'FLUSHALL …): they get an error; add a route with prefix: "" to serve them'
         for listener in config.listeners
-        if all(route.prefix for route in listener.routes)
+        if listener.group is None and all(route.prefix for route in listener.routes)
     ]
 
 
@@ -39,6 +39,15 @@ def _several(config: Config) -> list[str]:
         "cannot be done"
         for name, cluster in config.clusters.items()
         if len(cluster.endpoints) > 1
+    ]
+
+
+def _group(config: Config) -> list[str]:
+    if config.group is None or config.group.secret is not None:
+        return []
+    return [
+        f"the group {config.group.name} has no secret: whoever reaches {config.group.listen} can read and change "
+        "everything; add secret: ${GROUP_SECRET} on all members, or let only them reach that port"
     ]
 
 

@@ -3,21 +3,29 @@
 Fields that have their default value are left out, but for those an operator looks for.
 """
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from redisha.config.model import Cluster, Config, Health, Limits, Listener, ListenerAuth, Resync, Route, Scrub
-from redisha.config.scalars import format_duration, format_size
-from redisha.errors import Problem
-
-# Text that every YAML reader takes for text, also within [] and {}.
-_PLAIN = re.compile(
-    r"(?!(?:null|true|false|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_./-]*(?::[A-Za-z0-9_./-]+)*\Z", re.I | re.ASCII
+from redisha.config.group import Arbiter
+from redisha.config.model import (
+    Cluster,
+    Config,
+    DynomiteStats,
+    Group,
+    Health,
+    Limits,
+    Listener,
+    ListenerAuth,
+    Resync,
+    Route,
+    Scrub,
+    Section,
+    UpstreamAuth,
 )
-_ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}:[0-9]{1,5}\Z", re.ASCII)
-_QUANTITY = re.compile(r"[0-9]+(?:ms|s|m|h|KB|MB|GB)\Z", re.ASCII)
+from redisha.config.scalars import format_duration, format_size
+from redisha.config.secret import Secret
+from redisha.config.yamltext import comment, flow, scalar
+from redisha.errors import Problem
 
 _SIZES = ("max_request", "max_output", "memory", "log_bytes")
 
@@ -30,32 +38,34 @@ def to_yaml(config: Config, source: str = "", warnings: Iterable[Problem] = ()) 
         source: The file it was read from, for the comment at the top.
         warnings: Comments at the top.
     """
-    lines = [_comment(f"converted from {source}")] if source else []
-    lines += [_comment(str(warning)) for warning in warnings]
+    lines = [comment(f"converted from {source}")] if source else []
+    lines += [comment(str(warning)) for warning in warnings]
     document: dict[str, Any] = {}
     if config.admin is not None:
         document["admin"] = {"bind": config.admin.bind}
+    if config.dynomite_stats is not None:
+        document["dynomite_stats"] = _dynomite_stats(config.dynomite_stats)
     if config.state_dir is not None:
         document["state_dir"] = config.state_dir
-    blocks = [f"{key}: {_flow(value)}" for key, value in document.items()]
+    blocks = [f"{key}: {flow(value)}" for key, value in document.items()]
     blocks.append("listeners:")
     for listener in config.listeners:
         blocks += _listener(listener)
-    blocks.append("clusters:")
+    if config.group is not None:
+        blocks.append("group:")
+        blocks += [f"  {key}: {flow(value)}" for key, value in _group(config.group).items()]
+    if config.clusters:
+        blocks.append("clusters:")
     for name, cluster in config.clusters.items():
-        blocks.append(f"  {_scalar(name)}:")
-        blocks += [f"    {key}: {_flow(value)}" for key, value in _cluster(cluster).items()]
+        blocks.append(f"  {scalar(name)}:")
+        blocks += [f"    {key}: {flow(value)}" for key, value in _cluster(cluster).items()]
     resync = _resync(config.resync)
     if resync:
-        blocks.append(f"resync: {_flow(resync)}")
+        blocks.append(f"resync: {flow(resync)}")
     limits = _limits(config.limits)
     if limits:
-        blocks.append(f"limits: {_flow(limits)}")
+        blocks.append(f"limits: {flow(limits)}")
     return "\n".join([*lines, *blocks]) + "\n"
-
-
-def _comment(text: str) -> str:
-    return "# " + "".join(char if char.isprintable() else " " for char in text)
 
 
 def _listener(listener: Listener) -> list[str]:
@@ -67,11 +77,15 @@ def _listener(listener: Listener) -> list[str]:
         fields["auth"] = _auth(listener.auth)
     if listener.case_insensitive:
         fields["case_insensitive"] = True
+    for key in ("group", "write_consistency", "read_consistency"):
+        if (value := getattr(listener, key)) is not None:
+            fields[key] = value
     lines = [
-        f"{'  - ' if number == 0 else '    '}{key}: {_flow(value)}"
-        for number, (key, value) in enumerate(fields.items())
+        f"{'  - ' if number == 0 else '    '}{key}: {flow(value)}" for number, (key, value) in enumerate(fields.items())
     ]
-    return [*lines, "    routes:", *(f"      - {_flow(_route(route))}" for route in listener.routes)]
+    if listener.group is None or listener.routes:
+        lines += ["    routes:", *(f"      - {flow(_route(route))}" for route in listener.routes)]
+    return lines
 
 
 def _auth(auth: ListenerAuth) -> dict[str, Any]:
@@ -106,13 +120,20 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         fields["respect_dns_ttl"] = True
     if cluster.hash_tags:
         fields["hash_tags"] = True
-    if cluster.auth is not None:
-        user = cluster.auth.username
-        fields["auth"] = ({"username": user.reference} if user is not None else {}) | {
-            "password": cluster.auth.password.reference
-        }
-    health = _health(cluster.health)
-    return fields | ({"health": health} if health else {})
+    return fields | _towards_redis(cluster.auth, cluster.health)
+
+
+def _towards_redis(auth: UpstreamAuth | None, health: Health) -> dict[str, Any]:
+    """The fields ``auth`` and ``health``, as clusters and groups have them."""
+    fields: dict[str, Any] = {}
+    if auth is not None:
+        fields["auth"] = _credentials(auth.username, auth.password)
+    probes = _health(health)
+    return fields | ({"health": probes} if probes else {})
+
+
+def _credentials(username: Secret | None, password: Secret) -> dict[str, Any]:
+    return ({"username": username.reference} if username is not None else {}) | {"password": password.reference}
 
 
 def _health(health: Health) -> dict[str, Any]:
@@ -121,6 +142,49 @@ def _health(health: Health) -> dict[str, Any]:
         key: format_duration(value) if key in durations else value
         for key, value in health.model_dump().items()
         if value != Health.model_fields[key].default
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": group.name}
+    if group.member is not None:
+        fields["member"] = group.member
+    fields |= {"listen": group.listen, "redis": group.redis, "peers": list(group.peers)}
+    for key in ("write_consistency", "read_consistency", "min_in_sync", "on_partition"):
+        fields[key] = getattr(group, key)
+    if group.arbiter is not None:
+        fields["arbiter"] = _arbiter(group.arbiter)
+    if group.secret is not None:
+        fields["secret"] = group.secret.reference
+    for key in ("heartbeat", "connect_timeout", "op_timeout", "dns_refresh"):
+        if (value := getattr(group, key)) != Group.model_fields[key].default:
+            fields[key] = format_duration(value)
+    if group.missed_heartbeats != Group.model_fields["missed_heartbeats"].default:
+        fields["missed_heartbeats"] = group.missed_heartbeats
+    return fields | _towards_redis(group.auth, group.health)
+
+
+def _arbiter(arbiter: Arbiter) -> dict[str, Any]:
+    if arbiter.kubernetes is not None:
+        return {"kubernetes": _said(arbiter.kubernetes)}
+    assert arbiter.etcd is not None  # noqa: S101  # an arbiter is one of the two
+    etcd = arbiter.etcd
+    fields: dict[str, Any] = {"endpoints": list(etcd.endpoints), "key": etcd.key}
+    return {"etcd": fields | (_credentials(etcd.username, etcd.password) if etcd.password is not None else {})}
+
+
+def _dynomite_stats(stats: DynomiteStats) -> dict[str, Any]:
+    fields = {"bind": stats.bind} | _said(stats)
+    return fields | ({"nodes": [_said(node) for node in stats.nodes]} if stats.nodes else {})
+
+
+def _said(section: Section) -> dict[str, Any]:
+    """A section's single values that differ from their defaults."""
+    fields = type(section).model_fields
+    return {
+        key: value
+        for key, value in section.model_dump(exclude={"nodes"}).items()
+        if fields[key].is_required() or value != fields[key].default
     }
 
 
@@ -150,26 +214,3 @@ def _resync(resync: Resync) -> dict[str, Any]:
 def _size(value: int) -> str | int:
     text = format_size(value)
     return value if text.isdigit() else text
-
-
-def _flow(value: Any) -> str:
-    """A value on one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return _scalar(value) if isinstance(value, str) else str(value)
-
-
-def _scalar(text: str) -> str:
-    """Text without quotes where no reader can take it for something else, otherwise in JSON's quotes."""
-    if any(pattern.match(text) for pattern in (_PLAIN, _ADDRESS, _QUANTITY)):
-        return text
-    # JSON leaves DEL and the C1 controls as they are; YAML allows them only escaped.
-    return re.sub(
-        "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]",
-        lambda match: f"\\u{ord(match[0]):04x}",
-        json.dumps(text, ensure_ascii=False),
-    )

@@ -87,6 +87,8 @@ def _words(details: ErrorDetails, item: Item) -> tuple[str, str]:
         return _choice(details["loc"], value)
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, found {describe(value)}", _quote(kind, value)
+    if kind == "too_long":
+        return f"at most {context['max_length']} are possible, and here are {context['actual_length']}", ""
     if kind in ("too_short", "string_too_short"):
         return "at least one is needed" if kind == "too_short" else "must not be empty", ""
     return _plain(details["msg"]), ""
@@ -111,8 +113,6 @@ def _unknown(loc: tuple[int | str, ...]) -> tuple[str, str]:
     section = _section(loc[:-1])
     if section is not None and name in section.later:
         return "this is not supported yet", section.later[name]
-    if section is Config and name == "dyn_o_mite":
-        return "a Dynomite file is not read yet", "that comes in a later version"
     return "unknown field", suggest(name, section.model_fields) if section is not None else ""
 
 
@@ -120,7 +120,8 @@ def _choice(loc: tuple[int | str, ...], value: object) -> tuple[str, str]:
     """A value out of a fixed set: say which, and whether the value belongs to a later version."""
     name = str(loc[-1])
     section = _section(loc[:-1])
-    choices = get_args(section.model_fields[name].annotation) if section and name in section.model_fields else ()
+    field = section.model_fields.get(name) if section is not None else None
+    choices = get_args(_without_none(field.annotation)) if field is not None else ()
     if name == "workers":
         return f"more than one worker is not supported yet: {value}", "write workers: 1, or remove the field"
     if name == "fraction":

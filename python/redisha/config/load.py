@@ -15,12 +15,15 @@ from redisha.config.secret import Secrets
 from redisha.config.tree import Item, Report
 from redisha.errors import ConfigError, Problem
 
-Kind: TypeAlias = Literal["native", "envoy"]
+Kind: TypeAlias = Literal["native", "envoy", "dynomite"]
 
 MAX_FILE_BYTES = 4 * 1024**2
 
 # A document with one of these at its root is an Envoy bootstrap file.
 _ENVOY = {"static_resources", "dynamic_resources", "staticResources", "dynamicResources"}
+
+# What nearly every Dynomite file calls its one pool. A pool of another name is told by its directives.
+_POOL = "dyn_o_mite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Loaded:
         warnings: What works, but not quite as the file reads.
         source: The file.
         files: Every file that the configuration came from, the file itself and those of its secrets.
+        notes: What a translation from another form made of it.
     """
 
     config: Config
@@ -40,13 +44,14 @@ class Loaded:
     warnings: tuple[Problem, ...]
     source: Path
     files: tuple[Path, ...]
+    notes: tuple[Problem, ...] = ()
 
 
 def load(path: str | Path, env: Mapping[str, str] | None = None) -> Loaded:
     """Read and check a configuration file.
 
     Args:
-        path: The file: redisha's own YAML, or an Envoy bootstrap file with a redis_proxy filter.
+        path: The file: redisha's own YAML, an Envoy bootstrap file with a redis_proxy filter, or a Dynomite file.
         env: Where ``${NAME}`` is looked up; the process environment by default.
 
     Raises:
@@ -69,21 +74,50 @@ def parse(text: str, path: str | Path, env: Mapping[str, str] | None = None) -> 
     """
     path = Path(path)
     report = Report(str(path))
+    env = os.environ if env is None else env
     root = tree.read(text, report)
-    kind: Kind = "native" if _ENVOY.isdisjoint(root.mapping) else "envoy"
+    kind = _kind(root)
+    # Most sidecars start without the readers of other forms.
     if kind == "envoy":
-        from redisha.config.envoy import translate  # most sidecars start without it
+        from redisha.config import envoy
 
-        root = translate(root, report)
+        root = envoy.translate(root, report)
+    elif kind == "dynomite":
+        from redisha.config import dynomite
+
+        root = dynomite.translate(root, report, env)
     else:
-        _refuse_other_forms(root, report)
-    secrets = Secrets(os.environ if env is None else env, path.parent)
-    config = _validate(root, secrets, report, partial=kind == "envoy" and bool(report.problems))
+        root = _lift_state_dir(root, report)
+    secrets = Secrets(env, path.parent)
+    partial = kind != "native" and bool(report.problems)
+    config = _validate(root, secrets, report, partial=partial)
     rules.check(root, report)
     report.raise_if_any()
     if config is None:
         raise AssertionError("a document without a model has problems")
-    return Loaded(config, kind, tuple(dict.fromkeys(report.warnings)), path, (path, *dict.fromkeys(secrets.files)))
+    return Loaded(
+        config,
+        kind,
+        tuple(dict.fromkeys(report.warnings)),
+        path,
+        (path, *dict.fromkeys(secrets.files)),
+        tuple(dict.fromkeys(report.notes)),
+    )
+
+
+def _kind(root: Item) -> Kind:
+    """In whose form a document is written, by its root keys."""
+    if not _ENVOY.isdisjoint(root.mapping):
+        return "envoy"
+    if _POOL in root.mapping:
+        return "dynomite"
+    if len(root.mapping) == 1:
+        ((name, pool),) = root.mapping.items()
+        directives = pool.mapping.keys()
+        known = name in Config.model_fields and "dyn_listen" not in directives
+        if not known and (directives & {"dyn_listen", "dyn_seeds"} or directives >= {"listen", "servers"}):
+            return "dynomite"
+    return "native"
 
 
 def _validate(root: Item, secrets: Secrets, report: Report, *, partial: bool) -> Config | None:
@@ -94,17 +128,17 @@ def _validate(root: Item, secrets: Secrets, report: Report, *, partial: bool) ->
         return None
 
 
-def _refuse_other_forms(root: Item, report: Report) -> None:
-    """Files that are meant for a later version get one clear problem instead of many."""
+def _lift_state_dir(root: Item, report: Report) -> Item:
+    """``state_dir`` may stand in the group as well: there is one for the whole file."""
     group = root.get("group")
-    if group is not None:
-        report.error(group, "groups come in a later version of redisha", "use routes with mirrors")
-        report.raise_if_any()
-    if len(root.mapping) == 1:
-        (item,) = root.mapping.values()
-        if "dyn_o_mite" in root.mapping or {"dyn_listen", "dyn_seeds", "data_store"} & item.mapping.keys():
-            report.error(item, "Dynomite files are read by a later version of redisha", "see 'redisha --help'")
-            report.raise_if_any()
+    inner = group.get("state_dir") if group is not None else None
+    if group is None or inner is None:
+        return root
+    rest = {key: item for key, item in group.mapping.items() if key != "state_dir"}
+    outer = root.get("state_dir")
+    if outer is not None and outer.value != inner.value:
+        report.error(inner, f"there is another state_dir in line {outer.line}", "remove one of them")
+    return root.with_value({"state_dir": inner} | root.mapping | {"group": group.with_value(rest)})
 
 
 def _read(path: Path) -> str:

@@ -4,66 +4,50 @@ The model says what *one* value may be; :mod:`redisha.config.rules` says what th
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from redisha.config.scalars import (
-    ScalarError,
-    Tcp,
-    parse_bind,
-    parse_duration,
-    parse_endpoint,
-    parse_rate,
-    parse_size,
-    parse_state_dir,
-    parse_timeout,
+from redisha.config.dynomite_stats import DynomiteNode, DynomiteStats
+from redisha.config.group import Group, ReadConsistency, WriteConsistency
+from redisha.config.scalars import ScalarError, Tcp, parse_endpoint
+from redisha.config.section import (
+    Bind,
+    Bytes,
+    Count,
+    Endpoint,
+    Folder,
+    Health,
+    Milliseconds,
+    Name,
+    Rate,
+    SecretText,
+    Section,
+    Timeout,
+    UpstreamAuth,
+    one_or_more,
 )
-from redisha.config.secret import Secret, Secrets
 
-
-def _bind(value: object) -> str:
-    return str(parse_bind(value))
-
-
-def _endpoint(value: object) -> str:
-    return str(parse_endpoint(value))
-
-
-def _secret(value: object, info: ValidationInfo) -> Secret:
-    secrets = info.context
-    if isinstance(value, Secret):
-        return value
-    if not isinstance(secrets, Secrets):
-        raise TypeError("secrets are looked up by redisha.config.load")
-    return secrets.resolve(value)
-
-
-def _list(value: object) -> object:
-    """A single text stands for a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-Milliseconds: TypeAlias = Annotated[int, BeforeValidator(parse_duration)]
-Timeout: TypeAlias = Annotated[int, BeforeValidator(parse_timeout)]
-Bytes: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
-Rate: TypeAlias = Annotated[int, BeforeValidator(parse_rate)]
-Folder: TypeAlias = Annotated[str, BeforeValidator(parse_state_dir)]
-Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
-Endpoint: TypeAlias = Annotated[str, BeforeValidator(_endpoint)]
-SecretText: TypeAlias = Annotated[Secret, BeforeValidator(_secret)]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Section(BaseModel):
-    """What every section of the file has in common.
-
-    ``later`` names the fields that the design has and this version has not, with what to do instead.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", arbitrary_types_allowed=True)
-    later: ClassVar[Mapping[str, str]] = {}
+__all__ = [
+    "Admin",
+    "Cluster",
+    "Config",
+    "DynomiteNode",
+    "DynomiteStats",
+    "Group",
+    "Health",
+    "Limits",
+    "Listener",
+    "ListenerAuth",
+    "Mirror",
+    "Resync",
+    "Route",
+    "Scrub",
+    "Section",
+    "UpstreamAuth",
+    "User",
+]
 
 
 class Admin(Section):
@@ -101,7 +85,7 @@ class User(Section):
 class ListenerAuth(Section):
     """What clients must AUTH with. Every password and every user listed is good."""
 
-    passwords: Annotated[tuple[SecretText, ...], BeforeValidator(_list), Strict(False)] = ()
+    passwords: Annotated[tuple[SecretText, ...], BeforeValidator(one_or_more), Strict(False)] = ()
     """For ``AUTH password``, the user ``default``."""
     users: Annotated[tuple[User, ...], Strict(False)] = ()
 
@@ -125,7 +109,6 @@ class Listener(Section):
     """Where clients come in, and where their commands go."""
 
     later: ClassVar[Mapping[str, str]] = {
-        "group": "groups come in a later version; use routes with mirrors",
         "tls": "TLS comes in a later version",
         "workers": "one worker serves all listeners",
     }
@@ -134,11 +117,16 @@ class Listener(Section):
     """Identity across reloads, and in metrics and logs. By default the first address."""
     stat_prefix: Name | None = None
     """The name in Envoy-compatible statistics (``redis.<stat_prefix>.``)."""
-    bind: Annotated[tuple[Bind, ...], BeforeValidator(_list), Strict(False), Field(min_length=1)]
+    bind: Annotated[tuple[Bind, ...], BeforeValidator(one_or_more), Strict(False), Field(min_length=1)]
     auth: ListenerAuth | None = None
     case_insensitive: bool = False
     """Whether prefixes match keys in any case."""
     routes: Annotated[tuple[Route, ...], Strict(False)] = ()
+    group: Name | None = None
+    """The group that has all keys of this listener, instead of routes."""
+    write_consistency: WriteConsistency | None = None
+    """For the clients of this listener; None: the group's."""
+    read_consistency: ReadConsistency | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -150,25 +138,9 @@ class Listener(Section):
         if isinstance(data.get("catch_all"), str) and isinstance(data.get("routes", []), list):
             data["routes"] = [*data.get("routes", []), {"prefix": "", "cluster": data.pop("catch_all")}]
         if "name" not in data:
-            addresses = _list(data.get("bind"))
+            addresses = one_or_more(data.get("bind"))
             data["name"] = str(addresses[0]) if isinstance(addresses, list) and addresses else "listener"
         return data
-
-
-class UpstreamAuth(Section):
-    """What redisha says to the Redis servers of a cluster."""
-
-    username: SecretText | None = None
-    password: SecretText
-
-
-class Health(Section):
-    """The probe of each Redis: ``PING`` on a connection of its own."""
-
-    interval: Timeout = 1000
-    timeout: Timeout = 1000
-    unhealthy_threshold: Count = 3
-    healthy_threshold: Count = 2
 
 
 class Cluster(Section):
@@ -176,7 +148,7 @@ class Cluster(Section):
 
     later: ClassVar[Mapping[str, str]] = {"tls": "TLS comes in a later version"}
 
-    endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(_list), Strict(False), Field(min_length=1)]
+    endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(one_or_more), Strict(False), Field(min_length=1)]
     discovery: Literal["static", "strict_dns"] = "strict_dns"
     """``strict_dns``: every address of every name is a server; names are asked for again. ``static``: no names."""
     balance: Literal["maglev"] = "maglev"
@@ -242,16 +214,31 @@ class Resync(Section):
 class Config(Section):
     """A whole configuration."""
 
-    later: ClassVar[Mapping[str, str]] = {
-        "group": "groups come in a later version; use routes with mirrors",
-        "tls": "TLS comes in a later version",
-    }
+    later: ClassVar[Mapping[str, str]] = {"tls": "TLS comes in a later version"}
 
     admin: Admin | None = None
+    dynomite_stats: DynomiteStats | None = None
     state_dir: Folder | None = None
-    """Where it is kept which keys a mirror may lack; ``memory`` is nowhere, None what :mod:`redisha.statedir` finds."""
+    """Where it is kept which keys a copy may lack; ``memory`` is nowhere, None what :mod:`redisha.statedir` finds."""
     listeners: Annotated[tuple[Listener, ...], Strict(False), Field(min_length=1)]
-    clusters: Annotated[dict[Name, Cluster], Field(min_length=1)]
+    group: Group | None = None
+    clusters: dict[Name, Cluster]
+    """May be empty where there is a group."""
     resync: Resync = Resync()
     limits: Limits = Limits()
     workers: Literal[1] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_group_needs_no_clusters(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("group") is not None and data.get("clusters") is None:
+            return {**data, "clusters": {}}
+        return data
+
+    @field_validator("clusters")
+    @classmethod
+    def _something_to_serve(cls, clusters: dict[str, Cluster], info: ValidationInfo) -> dict[str, Cluster]:
+        # A group that is wrong is not in the data: it was told.
+        if not clusters and info.data.get("group", cls) is None:
+            raise PydanticCustomError("too_short", "at least one is needed")
+        return clusters

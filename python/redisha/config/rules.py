@@ -1,20 +1,21 @@
 """What the values of a file must be together: names that exist, nothing given twice, no mirror onto itself, no loop.
 
+What is about groups is in :mod:`~redisha.config.membership`, and routes that meet in :mod:`~redisha.config.overlaps`.
+
 The rules walk the document, not the model, so that they are told together with the errors of single values: a part
 that has another form than expected is passed over here.
 """
 
-from collections.abc import Callable
-
-from redisha.config import overlaps
-from redisha.config.scalars import Address, ScalarError, Tcp, parse_address, parse_bind
+from redisha.config import membership, overlaps
+from redisha.config.lookup import address_of, elements, entries, here, leads_to, listener_name, one_or_more
+from redisha.config.scalars import parse_address, parse_bind
 from redisha.config.tree import Item, Report, suggest
 
 
 def check(root: Item, report: Report) -> None:
     """Add everything that is wrong or odd between the values of a native document."""
-    clusters = _entries(root, "clusters")
-    listeners = _elements(root, "listeners")
+    clusters = entries(root, "clusters")
+    listeners = elements(root, "listeners")
     used: set[str] = set()
     for listener in listeners:
         used |= _check_listener(listener, clusters, report)
@@ -22,6 +23,7 @@ def check(root: Item, report: Report) -> None:
     _check_twice(listeners, "name", "a listener", report)
     _check_loops(listeners, clusters, used, report)
     overlaps.check(listeners, report)
+    membership.check(root, report)
     for name, cluster in clusters.items():
         _check_cluster(cluster, report)
         if name not in used and listeners:
@@ -30,7 +32,7 @@ def check(root: Item, report: Report) -> None:
 
 def _check_listener(listener: Item, clusters: dict[str, Item], report: Report) -> set[str]:
     """Check one listener's routes; the names of the clusters they lead to."""
-    routes = _elements(listener, "routes")
+    routes = elements(listener, "routes")
     catch_all = listener.get("catch_all")
     targets = [target for route in routes for target in _targets(route)]
     if catch_all is not None:
@@ -49,7 +51,7 @@ def _check_listener(listener: Item, clusters: dict[str, Item], report: Report) -
 
 
 def _targets(route: Item) -> list[Item]:
-    found = [route.get("cluster"), *(mirror.get("cluster") for mirror in _elements(route, "mirrors"))]
+    found = [route.get("cluster"), *(mirror.get("cluster") for mirror in elements(route, "mirrors"))]
     return [item for item in found if item is not None]
 
 
@@ -77,7 +79,7 @@ def _check_mirrors(route: Item, clusters: dict[str, Item], report: Report) -> No
     primary_name = primary.text if primary is not None else None
     primary_endpoints = _endpoints(clusters.get(primary_name or ""))
     seen: set[str] = set()
-    for mirror in _elements(route, "mirrors"):
+    for mirror in elements(route, "mirrors"):
         target = mirror.get("cluster")
         if target is None or target.text is None:
             continue
@@ -99,20 +101,21 @@ def _endpoints(cluster: Item | None) -> set[str]:
     """The addresses of a cluster that can be read, in canonical form."""
     if cluster is None:
         return set()
-    found = (_address(item, parse_address) for item in _one_or_more(cluster, "endpoints"))
-    return {_here(address) for address in found if address is not None}
+    found = (address_of(item, parse_address) for item in one_or_more(cluster, "endpoints"))
+    return {here(address) for address in found if address is not None}
 
 
 def _check_addresses(root: Item, listeners: list[Item], report: Report) -> None:
     """No address is bound twice; port 0 is a new one each time."""
-    binds = [bind for listener in listeners for bind in _one_or_more(listener, "bind")]
-    admin = root.get("admin")
-    if admin is not None and (bind := admin.get("bind")) is not None:
-        binds.append(bind)
+    binds = [bind for listener in listeners for bind in one_or_more(listener, "bind")]
+    for section, key in (("group", "listen"), ("admin", "bind"), ("dynomite_stats", "bind")):
+        inner = root.get(section)
+        if inner is not None and (bind := inner.get(key)) is not None:
+            binds.append(bind)
     seen: dict[str, int] = {}
     for item in binds:
-        address = _canonical(item, parse_bind)
-        if address is None or address.endswith(":0"):
+        address = str(address_of(item, parse_bind) or "")
+        if not address or address.endswith(":0"):
             continue
         if address in seen:
             report.error(item, f"the address {address} is given twice", f"first in line {seen[address]}")
@@ -124,54 +127,18 @@ def _check_loops(listeners: list[Item], clusters: dict[str, Item], used: set[str
 
     Only listeners make loops: what a mirror gets goes straight to its Redis.
     """
-    binds = [(listener, bind) for listener in listeners for bind in _one_or_more(listener, "bind")]
+    binds = [(listener, bind) for listener in listeners for bind in one_or_more(listener, "bind")]
     for name, cluster in clusters.items():
-        for item in _one_or_more(cluster, "endpoints") if name in used else ():
-            endpoint = _address(item, parse_address)
+        for item in one_or_more(cluster, "endpoints") if name in used else ():
+            endpoint = address_of(item, parse_address)
             for listener, bind in binds:
-                if endpoint is not None and _leads_to(endpoint, _address(bind, parse_bind)):
+                if endpoint is not None and leads_to(endpoint, address_of(bind, parse_bind)):
                     report.error(
                         item,
                         f"the endpoint {endpoint} of the cluster '{name}' is this sidecar's own listener "
-                        f"'{_listener_name(listener)}' ({bind.value}): a loop",
+                        f"'{listener_name(listener)}' ({bind.value}): a loop",
                         "name the Redis server itself",
                     )
-
-
-def _leads_to(endpoint: Address, bound: Address | None) -> bool:
-    """Whether who connects to the endpoint certainly comes to the bound address of this machine."""
-    if isinstance(endpoint, Tcp) and isinstance(bound, Tcp):
-        host = _here(endpoint).rpartition(":")[0].strip("[]")
-        local = {"0.0.0.0": host.startswith("127."), "::": host == "::1"}  # noqa: S104  # compared, not bound
-        return endpoint.port == bound.port and (host == bound.host or local.get(bound.host, False))
-    return endpoint == bound
-
-
-def _here(address: Address) -> str:
-    """The address as text; the name localhost is the IPv4 address that it has."""
-    if isinstance(address, Tcp) and address.host.lower().rstrip(".") == "localhost":
-        return f"127.0.0.1:{address.port}"
-    return str(address)
-
-
-def _listener_name(listener: Item) -> str:
-    name = listener.get("name")
-    first = next(iter(_one_or_more(listener, "bind")), None)
-    return str(name.text if name is not None and name.text is not None else first.value if first is not None else "")
-
-
-def _canonical(item: Item, parse: Callable[[object], object]) -> str | None:
-    try:
-        return str(parse(item.value))
-    except ScalarError:
-        return None
-
-
-def _address(item: Item, parse: Callable[[object], Address]) -> Address | None:
-    try:
-        return parse(item.value)
-    except ScalarError:
-        return None
 
 
 def _check_twice(items: list[Item], key: str, what: str, report: Report) -> None:
@@ -186,29 +153,10 @@ def _check_twice(items: list[Item], key: str, what: str, report: Report) -> None
 
 
 def _check_cluster(cluster: Item, report: Report) -> None:
-    endpoints = _one_or_more(cluster, "endpoints")
+    endpoints = one_or_more(cluster, "endpoints")
     seen: set[str] = set()
     for item in endpoints:
-        address = _canonical(item, parse_address)
-        if address is not None and address in seen:
+        address = str(address_of(item, parse_address) or "")
+        if address and address in seen:
             report.error(item, f"the endpoint {address} is given twice")
-        seen.add(address or "")
-
-
-def _elements(item: Item, key: str) -> list[Item]:
-    """The elements of a list that may be missing."""
-    inner = item.get(key)
-    return inner.sequence if inner is not None else []
-
-
-def _one_or_more(item: Item, key: str) -> list[Item]:
-    """The elements of a list for which a single text may stand."""
-    inner = item.get(key)
-    if inner is None:
-        return []
-    return [inner] if inner.text is not None else inner.sequence
-
-
-def _entries(item: Item, key: str) -> dict[str, Item]:
-    inner = item.get(key)
-    return inner.mapping if inner is not None else {}
+        seen.add(address)

@@ -82,6 +82,7 @@ class Report:
     file: str
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
 
     def error(self, item: Item, message: str, hint: str = "") -> None:
         """Something is wrong at the item's place."""
@@ -90,6 +91,10 @@ class Report:
     def warn(self, item: Item, message: str, hint: str = "") -> None:
         """The file works, but not quite as it reads at the item's place."""
         self.warnings.append(Problem(self.file, item.line, item.path, message, hint))
+
+    def note(self, item: Item, message: str) -> None:
+        """What a translation made of the item, where that does not go without saying."""
+        self.notes.append(Problem(self.file, item.line, item.path, message))
 
     def raise_if_any(self) -> None:
         """End the reading if anything is wrong.

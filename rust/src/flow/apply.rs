@@ -191,6 +191,8 @@ impl Engine {
             since: 0,
             unmarked: false,
             marks: None,
+            merged: false,
+            merging: false,
             obsolete: Vec::new(),
             need: Need::Nothing,
             resync: None,

@@ -33,12 +33,16 @@ pub(super) struct Status {
     pub sequence: u64,
     pub in_sync: bool,
     pub journal: u64,
+    /// It has led, and has not been filled by another leader since.
+    pub led: bool,
     /// Milliseconds since 1970, by its clock.
     pub unix_ms: u64,
     /// In an answer: whether the one that asked counts as in sync.
     pub counts: bool,
     /// A number of its process.
     pub nonce: u64,
+    /// Microseconds of its clock: what it says later has more.
+    pub at_us: u64,
 }
 
 impl Engine {
@@ -82,10 +86,12 @@ impl Engine {
             generation,
             sequence,
             in_sync: ready.is_some() && if leads { true } else { self.now.ms < group.granted_until },
-            journal: 0,
+            journal: group.journal.len() as u64,
+            led: group.led,
             unix_ms: self.now.unix_ms,
             counts: false,
             nonce: group.nonce,
+            at_us: self.now.us,
         }
     }
 
@@ -111,24 +117,13 @@ impl Engine {
             upstream.expect(Call::Beat { sent_ms: self.now.ms }, self.now.ms);
             Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         }
+        self.look_at_journal();
         self.expire_group_waiters();
         self.publish_group();
     }
 
-    /// Another member's answer to something of our own.
-    pub(super) fn member_answered(&mut self, key: usize, call: &Call, reply: Reply<'_>) {
-        match *call {
-            Call::Beat { sent_ms } => self.beaten(key, sent_ms, reply),
-            Call::Ask { number } => {
-                let text = String::from_utf8_lossy(reply.text().unwrap_or_default()).into_owned();
-                self.tell("answer", number.to_string(), text);
-            }
-            _ => {}
-        }
-    }
-
     /// The answer to a beat.
-    fn beaten(&mut self, key: usize, sent_ms: u64, reply: Reply<'_>) {
+    pub(super) fn beaten(&mut self, key: usize, sent_ms: u64, reply: Reply<'_>) {
         let Some(status) = reply.text().and_then(|text| serde_json::from_slice::<Status>(text).ok()) else {
             return;
         };
@@ -146,6 +141,9 @@ impl Engine {
         }
         let Some(peer) = group.peers.iter_mut().find(|p| p.endpoint == endpoint) else { return };
         peer.answered_ms = peer.answered_ms.max(sent_ms);
+        if status.term == group.term && status.leader == group.spec.member {
+            peer.followed_ms = peer.followed_ms.max(sent_ms);
+        }
         self.heard(endpoint, status);
     }
 
@@ -153,6 +151,9 @@ impl Engine {
     pub(super) fn heard(&mut self, endpoint: usize, status: Status) {
         let Some(group) = self.group.as_mut() else { return };
         let Some(peer) = group.peers.iter_mut().find(|p| p.endpoint == endpoint) else { return };
+        if peer.status.nonce == status.nonce && peer.status.at_us > status.at_us {
+            return; // it came on another connection, and is older
+        }
         let news = (peer.status.term, &peer.status.role, &peer.status.data)
             != (status.term, &status.role, &status.data);
         peer.member.clone_from(&status.member);
@@ -185,7 +186,7 @@ impl Engine {
             return u64::MAX;
         }
         let others = || group.peers.iter().filter(|p| p.member != group.spec.member);
-        let mut answered: Vec<u64> = others().map(|p| p.answered_ms).collect();
+        let mut answered: Vec<u64> = others().map(|p| p.followed_ms).collect();
         let mut members = answered.len() + 1;
         if members == 2 {
             answered.push(group.arbiter_ms);
@@ -198,30 +199,37 @@ impl Engine {
     }
 
     /// Ask another member's control plane; the answer is the event `answer`.
+    ///
+    /// It does not wait in the line of the beats: a control plane may take its time.
     pub fn ask_member(&mut self, peer: &str, number: u64, message: &str) {
         let endpoint = self.endpoints.iter().find(|(_, e)| e.peer && e.id == peer).map(|(key, _)| key);
+        let me = self.group.as_ref().map(|g| g.spec.member.clone()).unwrap_or_default();
         let beat = endpoint
             .and_then(|e| self.group.as_ref()?.peers.iter().find(|p| p.endpoint == e))
             .map(|p| p.beat);
-        let Some((key, upstream)) = beat.and_then(|key| Some((key, self.upstreams.get_mut(key)?))) else {
-            return self.tell("answer", number.to_string(), String::new());
-        };
-        if !upstream.is_ready() {
-            return self.tell("answer", number.to_string(), String::new());
+        if !self.say(beat, &["REDISHA", "ASK", &me, &number.to_string(), message]) {
+            self.tell("answer", number.to_string(), String::new());
         }
-        let mut bytes = Vec::new();
-        encode::command(&mut bytes, &["REDISHA", "ASK", message]);
-        upstream.out.push(&bytes);
-        upstream.expect(Call::Ask { number }, self.now.ms);
-        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
     }
 
     /// The answer of this member's control plane to another's question.
     pub fn answer_member(&mut self, number: u64, message: &str) {
-        let ticket = self.group.as_mut().and_then(|g| g.asked.remove(&number));
-        if let Some(ticket) = ticket {
-            self.settle(ticket, |out| encode::bulk(out, message.as_bytes()));
-        }
+        let Some(group) = self.group.as_mut() else { return };
+        let Some((member, theirs)) = group.asked.remove(&number) else { return };
+        let beat = group.peer(&member).map(|p| p.beat);
+        self.say(beat, &["REDISHA", "ANSWER", &theirs.to_string(), message]);
+    }
+
+    /// Say something to another member, if it is there.
+    fn say(&mut self, beat: Option<usize>, words: &[&str]) -> bool {
+        let Some(key) = beat else { return false };
+        let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.is_ready()) else { return false };
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, words);
+        upstream.out.push(&bytes);
+        upstream.expect(Call::Told, self.now.ms);
+        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+        true
     }
 
     /// All that is known of the group, for the control plane: JSON, see `redisha.group.status`.

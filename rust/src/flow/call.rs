@@ -42,11 +42,6 @@ pub enum Call {
         /// When it was sent, milliseconds.
         sent_ms: u64,
     },
-    /// A question to another member's control plane.
-    Ask {
-        /// The question's number.
-        number: u64,
-    },
     /// Something a follower is told in its stream; its reply tells nothing.
     Told,
     /// A marker being written.

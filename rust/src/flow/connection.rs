@@ -116,19 +116,10 @@ impl Engine {
                     self.own_redis_lost();
                 }
             }
-            Role::Beat => self.lose_questions(&calls),
+            Role::Beat => {}
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
         }
         self.wake_waiters(key);
-    }
-
-    /// Questions that another member's control plane will not answer.
-    fn lose_questions(&mut self, calls: &VecDeque<Call>) {
-        for call in calls {
-            if let Call::Ask { number } = call {
-                self.tell("answer", number.to_string(), String::new());
-            }
-        }
     }
 
     /// Which mirrors had everything, should the primary turn out to have lost something.

@@ -72,7 +72,7 @@ impl Engine {
         let session = self.sessions.get(ticket?.session().slot as usize)?;
         let caller = match session.peering {
             Peering::Call { peer } => Some(self.replica_of(peer)),
-            Peering::Stream { .. } | Peering::Beat | Peering::Stranger => return None,
+            Peering::Stream { .. } | Peering::Beat | Peering::Control | Peering::Stranger => return None,
             Peering::Client => None,
         };
         let sequencer = self.endpoints.get(group.local)?.sequencer.as_ref()?;
@@ -127,6 +127,13 @@ impl Engine {
             return caller;
         }
         let others = || sequencer.replicas();
+        let known = |member: &String| {
+            let replica = |p: &super::group::Peer| sequencer.replicas().any(|r| r.target == p.endpoint);
+            *member == group.spec.member || group.peer(member).is_some_and(replica)
+        };
+        if group.spec.consistent && !group.counted.iter().all(known) {
+            return 0;
+        }
         let mut acked: Vec<u64> = if group.spec.consistent && !group.counted.is_empty() {
             // Each that may be elected must have it.
             let counted = |r: &&super::replica::Replica| {

@@ -17,17 +17,17 @@ use std::collections::{HashMap, VecDeque};
 use super::Engine;
 use super::beat::Status;
 use super::gate::Gate;
+use super::journal::Journal;
 use super::marker::{Marker, Part};
 use super::proof::new_set;
 use super::repair::Repair;
-use super::replica::{Judged, Need};
+use super::replica::{Judged, Lack, Need};
 use super::resend::Resend;
 use super::sequencer::Proof;
 use super::session::Peering;
-use super::ticket::{SessionId, Ticket};
+use super::ticket::SessionId;
 use super::upstream::{Phase, Role};
 use crate::plan::{GroupSpec, Plan};
-use crate::resp::encode;
 
 /// The generation with which a term begins: the terms are above the generations of each.
 pub(super) const TERM_SHIFT: u32 = 32;
@@ -55,6 +55,8 @@ pub(super) struct Peer {
     pub member: String,
     /// When the newest beat was sent that it answered, milliseconds; 0: none was.
     pub answered_ms: u64,
+    /// The same of an answer that named this member as the leader of its term.
+    pub followed_ms: u64,
     /// When it last sent a beat itself.
     pub heard_ms: u64,
     /// When it was last told that it counts as in sync.
@@ -81,6 +83,8 @@ pub(super) struct Group {
     /// It led when its Redis was lost, and another has everything: that Redis is not used until it has been decided who
     /// leads.
     pub lost: bool,
+    /// Copies were on their way when it was: what they would have brought, others lack.
+    pub lost_copies: bool,
     /// Sessions that wait for a leader.
     pub waiters: Vec<SessionId>,
     /// Commands that were not answered, for the next leader.
@@ -100,10 +104,16 @@ pub(super) struct Group {
     pub base: u64,
     /// When the arbiter last renewed this leadership.
     pub arbiter_ms: u64,
-    /// Questions of other members to the control plane.
-    pub asked: HashMap<u64, Ticket>,
+    /// Questions of other members to the control plane: whose, and their number.
+    pub asked: HashMap<u64, (String, u64)>,
     pub asks: u64,
     pub beat_at: u64,
+    /// What it wrote while some member was not in sync.
+    pub journal: Journal,
+    /// It has led, and has not been filled by another leader since.
+    pub led: bool,
+    /// It has followed somebody since it was started: what it wrote before it leads, others have.
+    pub followed: bool,
 }
 
 impl Group {
@@ -144,6 +154,7 @@ impl Engine {
                 post: Post::Nobody,
                 yielding: false,
                 lost: false,
+                lost_copies: false,
                 waiters: Vec::new(),
                 resend: VecDeque::new(),
                 resend_at: 0,
@@ -156,6 +167,9 @@ impl Engine {
                 asked: HashMap::new(),
                 asks: 0,
                 beat_at: 0,
+                journal: Journal::default(),
+                led: false,
+                followed: false,
             }),
         };
         group.spec = wanted.spec.clone();
@@ -176,6 +190,7 @@ impl Engine {
                     beat,
                     member: String::new(),
                     answered_ms: 0,
+                    followed_ms: 0,
                     heard_ms: 0,
                     granted_ms: 0,
                     status: Status::default(),
@@ -189,9 +204,6 @@ impl Engine {
     pub(super) fn leave_group(&mut self) {
         self.give_up_held("this redisha has left its group");
         let Some(mut group) = self.group.take() else { return };
-        for (_, ticket) in group.asked.drain() {
-            self.settle(ticket, |out| encode::error(out, "ERR this redisha has left the group"));
-        }
         for one in std::mem::take(&mut group.resend) {
             self.resend_refused(one, "this redisha has left its group");
         }
@@ -239,7 +251,10 @@ impl Engine {
         group.post = Post::Leader;
         group.yielding = false;
         group.lost = false;
+        group.lost_copies = false;
         group.granted_until = 0;
+        group.led = true;
+        let alone = !again && !group.followed && marker.is_some();
         group.base = marker.map_or(0, |m| m.generation);
         let base = group.base;
         group.arbiter_ms = self.now.ms;
@@ -288,10 +303,16 @@ impl Engine {
             replica.marked = 0;
             replica.mark = None;
             replica.marks = None;
+            replica.merged = false;
+            replica.merging = false;
         }
         let replicas: Vec<usize> = sequencer.replicas().map(|r| r.upstream).collect();
         self.connect_now(&replicas);
         self.proven(local, Need::Nothing);
+        self.look_at_journal();
+        if let Some(group) = self.group.as_mut().filter(|_| alone) {
+            group.journal.note_all(unix_ms); // what this member wrote before it was started is not known any more
+        }
         self.tell_post("leads");
     }
 
@@ -307,10 +328,22 @@ impl Engine {
             // How far its data goes by its own count: what it has beyond its followers is looked at when it is filled.
             let sequencer = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref());
             group.received = sequencer.map_or((0, 0), |s| (s.generation, s.log.decided()));
+            let next = group.peer(leader).map(|p| p.endpoint);
+            let has_all = sequencer.is_some_and(|s| {
+                // Keys in doubt are those of commands without a reply: the next leader executes these.
+                let whole = |r: &&super::replica::Replica| match r.lack_now() {
+                    Lack::Nothing => r.acked >= s.log.decided(),
+                    Lack::Changes(_) => r.acked >= s.log.decided() && group.lost && !group.lost_copies,
+                    Lack::Keys => false,
+                };
+                s.replicas().filter(|r| Some(r.target) == next).any(|r| whole(&r))
+            });
+            group.led &= !has_all;
         }
         group.term = term;
         leader.clone_into(&mut group.leader);
         group.post = if leader.is_empty() { Post::Nobody } else { Post::Follower };
+        group.followed |= !leader.is_empty();
         group.yielding = false;
         group.lost = false;
         group.granted_until = 0;
@@ -424,6 +457,10 @@ impl Engine {
         let Some(group) = self.group.as_mut() else { return };
         let Some(sequencer) = self.endpoints.get_mut(key).and_then(|e| e.sequencer.as_mut()) else { return };
         let restarted = sequencer.run_id != identity.run_id;
+        if sequencer.run_id.is_empty() {
+            // What the process before this one did last.
+            group.led |= marker.is_some_and(|m| m.part == Part::Primary);
+        }
         sequencer.run_id.clone_from(&identity.run_id);
         if group.post == Post::Leader {
             let whole = marker.is_some_and(|m| !m.partial && m.generation >= sequencer.marked);

@@ -190,6 +190,9 @@ impl Engine {
             full: replica.need == Need::Full,
         };
         let Decision { mut way, sole } = decide(&view);
+        if self.wait_for_merge(primary, bit) {
+            return;
+        }
         if self.is_groups_own(primary) {
             if !sole {
                 return self.refuse_stranger(primary, bit);

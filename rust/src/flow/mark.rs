@@ -24,6 +24,9 @@ impl Engine {
         let Some(index) = one.filter(|index| *index < request.len()) else {
             return self.mark_others(place, db, command, request);
         };
+        if let Some(group) = self.group.as_mut().filter(|g| g.journal.on && g.local == place.endpoint) {
+            group.journal.note(db, request.arg(index), self.now.unix_ms);
+        }
         let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() else { return };
         let bucket = bucket(db, request.arg(index));
         for replica in sequencer.replicas.iter_mut().flatten() {
@@ -83,6 +86,14 @@ impl Engine {
 
     /// Keys are about to be written. `None`: any.
     pub(super) fn mark_keys(&mut self, endpoint: usize, replicas: u32, keys: Option<&[Key]>) {
+        if let Some(group) = self.group.as_mut().filter(|g| g.journal.on && g.local == endpoint) {
+            match keys {
+                None => group.journal.note_all(self.now.unix_ms),
+                Some(keys) => {
+                    keys.iter().for_each(|(db, name)| group.journal.note(*db, name, self.now.unix_ms))
+                }
+            }
+        }
         let Some(sequencer) = self.endpoints[endpoint].sequencer.as_mut() else { return };
         for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
             match keys {

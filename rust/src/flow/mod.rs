@@ -34,6 +34,7 @@ mod generation;
 mod group;
 mod handshake;
 mod ingress;
+mod journal;
 mod judge;
 mod keys;
 mod local;
@@ -78,7 +79,7 @@ use sequencer::Sequencer;
 use session::Session;
 use upstream::Upstream;
 
-pub use dirty::{REGION_BYTES, Region};
+pub use dirty::{REGION_BYTES, Region, bucket};
 pub use orders::Action;
 pub use outgoing::SLICES;
 pub use session::Ending;

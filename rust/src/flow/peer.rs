@@ -1,13 +1,14 @@
 //! The peer port: what other members say to this one, and where a command of a group goes.
 //!
 //! ```text
-//! REDISHA PEER 1 BEAT|CALL|STREAM group member term nonce [secret [write read]]     the first words on a connection
-//!   BEAT    REDISHA BEAT status ─▶ status        REDISHA ASK message ─▶ answer of the control plane
+//! REDISHA PEER 1 BEAT|CALL|STREAM|CONTROL group member term nonce [secret [write read]]     the first words on a connection
+//!   BEAT    REDISHA BEAT status ─▶ status        control planes: REDISHA ASK member number text, REDISHA ANSWER number text
 //!   CALL    commands of a follower's clients, to the leader
 //!   STREAM  the leader's effects, copies and questions, for this member's Redis; and
 //!           REDISHA AT generation position       how far the data goes with what came before
 //!           REDISHA GENERATION n member=n …      a generation begins; which of them each member's Redis has
 //!           REDISHA MARKS member ─▶ what this member marked as not known to be there
+//!   CONTROL reads of this member's Redis by a control plane, and what merging needs (`journal`)
 //! ```
 
 use super::Engine;
@@ -24,6 +25,9 @@ use crate::resp::{Request, encode, parse_integer};
 
 /// The version of what members say to each other.
 pub(super) const VERSION: &str = "1";
+
+/// Most questions of other members that wait for an answer.
+const ASKED_MAX: usize = 1_024;
 
 /// What a connection to a peer port is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,9 @@ impl Engine {
             }
             Peering::Beat => Some(self.beat_command(slot, request)),
             Peering::Client | Peering::Call { .. } => None,
+            Peering::Control => {
+                self.control_command(slot, ours, request, known.is_none_or(Command::is_write))
+            }
             Peering::Stream { .. } if ours => Some(self.stream_command(slot, request)),
             Peering::Stream { .. } => {
                 self.note_markers(request);
@@ -130,7 +137,8 @@ impl Engine {
             return self.farewell(slot, "WRONGPASS the secret of the group is another one on this member");
         }
         let (member, term, theirs) = (text(5), number(6), number(7));
-        if member == me && theirs != nonce {
+        let control = request.arg(3) == b"CONTROL";
+        if member == me && theirs != nonce && !control {
             let text = format!(
                 "ERR this member is called {me}, too: give each member a name of its own (group.member)"
             );
@@ -139,6 +147,7 @@ impl Engine {
         let peer = group.peers.iter().position(|p| p.member == member);
         let peering = match request.arg(3) {
             b"BEAT" => Peering::Beat,
+            b"CONTROL" => Peering::Control,
             b"CALL" => Peering::Call { peer: peer.unwrap_or(usize::MAX) },
             b"STREAM" if member == me => {
                 return self.farewell(slot, "ERR this is the very same member");
@@ -174,16 +183,24 @@ impl Engine {
     }
 
     fn beat_command(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        if is_word(request.arg(1), "ASK") && request.len() == 3 {
-            let text = String::from_utf8_lossy(request.arg(2)).into_owned();
-            self.count_request(slot);
-            let ticket = self.issue(slot);
-            let Some(group) = self.group.as_mut() else { return Step::Done };
+        let text = |i: usize| String::from_utf8_lossy(request.arg(i)).into_owned();
+        let number =
+            |i: usize| parse_integer(request.arg(i)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        if is_word(request.arg(1), "ASK") && request.len() == 5 {
+            let (member, theirs, question) = (text(2), number(3), text(4));
+            let Some(group) = self.group.as_mut() else { return self.refuse(slot, "ERR no group") };
+            if group.asked.len() >= ASKED_MAX {
+                group.asked.clear(); // nobody waits for those any more
+            }
             group.asks += 1;
-            let number = group.asks;
-            group.asked.insert(number, ticket);
-            self.tell("ask", number.to_string(), text);
-            return Step::Done;
+            let asks = group.asks;
+            group.asked.insert(asks, (member, theirs));
+            self.tell("ask", asks.to_string(), question);
+            return self.answer_now(slot, |out| encode::status(out, "OK"));
+        }
+        if is_word(request.arg(1), "ANSWER") && request.len() == 4 {
+            self.tell("answer", number(2).to_string(), text(3));
+            return self.answer_now(slot, |out| encode::status(out, "OK"));
         }
         let status = serde_json::from_slice::<Status>(request.arg(2)).ok();
         let Some(status) = status.filter(|_| is_word(request.arg(1), "BEAT")) else {
@@ -222,18 +239,21 @@ impl Engine {
                 self.begin_generation_of_leader(number(2), number(3), request);
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
-            b"MARKS" => {
-                let member = String::from_utf8_lossy(request.arg(2)).into_owned();
-                let scope = self.marks_for(&member);
-                self.answer_now(slot, |out| {
-                    encode::array(out, 3);
-                    encode::integer(out, i64::from(scope.all));
-                    encode::integer(out, i64::from(scope.functions));
-                    encode::bulk(out, scope.bits());
-                })
-            }
+            b"MARKS" => self.answer_marks(slot, request),
             _ => self.refuse(slot, "ERR a stream knows AT, GENERATION and MARKS"),
         }
+    }
+
+    /// What this member has marked as perhaps not known to another one.
+    pub(super) fn answer_marks(&mut self, slot: usize, request: &Request<'_>) -> Step {
+        let member = String::from_utf8_lossy(request.arg(2)).into_owned();
+        let scope = self.marks_for(&member);
+        self.answer_now(slot, |out| {
+            encode::array(out, 3);
+            encode::integer(out, i64::from(scope.all));
+            encode::integer(out, i64::from(scope.functions));
+            encode::bulk(out, scope.bits());
+        })
     }
 
     /// The leader's stream says that a generation begins: what each member's Redis has acknowledged need not be known any
@@ -298,6 +318,10 @@ impl Engine {
         }
         if let Some(group) = self.group.as_mut() {
             group.received = if partial { (generation, 0) } else { group.received.max((generation, 0)) };
+            group.led &= partial; // from here on it has what its leader has
+            if !partial {
+                group.journal.clear();
+            }
         }
     }
 
@@ -323,6 +347,7 @@ impl Engine {
         };
         match session.peering {
             Peering::Stream { .. } => return Ok(at(local, 0, bits)),
+            Peering::Control => return Ok(at(local, 0, 0)),
             Peering::Call { .. } if group.post != Post::Leader => {
                 let text = format!("NOTLEADER {} {}", group.term, group.leader);
                 return Err(self.refuse(slot, &text));

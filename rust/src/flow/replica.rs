@@ -74,6 +74,10 @@ pub struct Replica {
     pub unmarked: bool,
     /// What the member that it is has marked as perhaps not known to this one.
     pub marks: Option<Scope>,
+    /// What it wrote while it led itself has been merged, or is being merged.
+    pub merged: bool,
+    /// See `merged`.
+    pub merging: bool,
     /// Markers that it replaces.
     pub obsolete: Vec<Marker>,
     /// Marks since this generation are needed until the resync in course is over; 0: all.

@@ -205,9 +205,9 @@ impl Engine {
                     self.answered_us(key, &call, reply);
                 }
             }
-            Some(Call::Beat { .. } | Call::Ask { .. } | Call::Told) => {
-                if let Some(call) = upstream.settled(self.now.ms) {
-                    self.member_answered(key, &call, reply);
+            Some(Call::Beat { .. } | Call::Told) => {
+                if let Some(Call::Beat { sent_ms }) = upstream.settled(self.now.ms) {
+                    self.beaten(key, sent_ms, reply);
                 }
             }
             Some(Call::Expiry(_)) => {

@@ -52,6 +52,11 @@ impl Engine {
         }
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let mut calls = std::mem::take(&mut upstream.calls);
+        if self.is_groups_own(self.upstreams[key].endpoint)
+            && let Some(group) = self.group.as_mut()
+        {
+            group.lost_copies |= calls.iter().any(|c| matches!(c, Call::Sync(_)));
+        }
         for call in &mut calls {
             let unsent = call.offset().is_some_and(|offset| offset >= written);
             self.rescue(key, call, unsent);

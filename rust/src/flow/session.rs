@@ -60,6 +60,8 @@ pub enum Peering {
         /// Which of the peers; none of them while this member has not spoken to it.
         peer: usize,
     },
+    /// The control plane of a member.
+    Control,
     /// The leader of this term: its effects.
     Stream {
         /// The term.

@@ -129,6 +129,10 @@ impl Core {
         self.order(Order::Answer(number, message))
     }
 
+    fn merged(&self, peer: String, ok: bool) -> PyResult<()> {
+        self.order(Order::Merged(peer, ok))
+    }
+
     fn begin_drain(&self, limit_ms: u64) -> PyResult<()> {
         self.order(Order::Drain(limit_ms))
     }
@@ -150,6 +154,12 @@ impl Core {
             Err(PyRuntimeError::new_err("the data plane is not running"))
         }
     }
+}
+
+/// The bucket of a key in dirty maps.
+#[pyfunction]
+pub(super) fn bucket(db: u16, key: &[u8]) -> u32 {
+    flow::bucket(db, key)
 }
 
 /// Different in every process and every call: it only spreads retries.

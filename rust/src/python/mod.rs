@@ -13,7 +13,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::core::{BindError, Core, Event, PlanError};
+    use super::core::{BindError, Core, Event, PlanError, bucket};
     #[pymodule_export]
     use super::reply::{ReplyError, ReplyReader, command_table, encode_command};
 

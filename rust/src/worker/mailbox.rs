@@ -41,6 +41,8 @@ pub enum Order {
     ArbiterBeat(u64),
     /// A question to another member's control plane: its address, a number, the text.
     Ask(String, u64, String),
+    /// What a member wrote alone has been merged, or could not be.
+    Merged(String, bool),
     /// The answer to another's: its number, the text.
     Answer(u64, String),
     /// End.

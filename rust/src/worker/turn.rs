@@ -200,6 +200,7 @@ impl<'a> Worker<'a> {
                 Order::ArbiterBeat(age_ms) => self.engine.arbiter_beat(age_ms),
                 Order::Ask(peer, number, text) => self.engine.ask_member(&peer, number, &text),
                 Order::Answer(number, text) => self.engine.answer_member(number, &text),
+                Order::Merged(peer, ok) => self.engine.merged(&peer, ok),
                 Order::Stop => return false,
                 #[expect(clippy::panic, reason = "asked for by the test that a panic ends the process")]
                 Order::Panic => panic!("asked for by debug_panic"),

@@ -76,6 +76,8 @@ pub struct Redis {
     pub read_only_until: u64,
     /// Commands that are decided or drawn are an error here.
     pub takes_effects_only: bool,
+    /// What ran is checked by others: it is not told here.
+    pub remembers_nothing: bool,
     /// Relative times may come here: there are plans without mirrors, so they are not made absolute.
     pub takes_relative_time: bool,
     /// What each command was answered, for the trace.
@@ -107,6 +109,7 @@ impl Redis {
             full_until: 0,
             read_only_until: 0,
             takes_effects_only: false,
+            remembers_nothing: false,
             takes_relative_time: false,
             journal: None,
             connections: BTreeMap::new(),
@@ -299,7 +302,9 @@ impl Redis {
 
     /// What is told of a command that ran. It may do so once.
     fn remember(&mut self, number: Option<u32>, reply: &Value, db: u16) {
-        let Some(number) = number.filter(|_| !self.takes_effects_only) else { return };
+        let Some(number) = number.filter(|_| !self.takes_effects_only && !self.remembers_nothing) else {
+            return;
+        };
         let shown = || Ran { reply: reply.clone().without_markers(), db, times: 0 };
         let ran = self.ran.entry(number).or_insert_with(shown);
         ran.times += 1;
