@@ -460,7 +460,7 @@ class DataPlane:
         self._core.arbiter_beat(age_ms)
 
     def ask(self, peer: str, number: int, message: str) -> None:
-        """Ask another member's control plane; ``ANSWER`` with this number as its subject follows, empty if it is gone."""
+        """Ask another member's control plane; ``ANSWER`` with this number follows, empty if that member is gone."""
         self._core.ask(peer, number, message)
 
     def answer(self, number: int, message: str) -> None:

@@ -87,14 +87,13 @@ def _as_leader(view: View) -> Decision:
     rivals = [status for status in _leaders(view) if status.term == me.term]
     if rivals:
         return _one_of_two(view, rivals[-1])
-    if view.status.yielding:
-        return Wait("handing the leadership over")
-    if me.data is Data.UNKNOWN or view.status.lost:
+    if not view.status.yielding and (me.data is Data.UNKNOWN or view.status.lost):
         return _without_redis(view)
     if reason := _lost_data(view):
         return StepDown(reason)
-    if view.overtaken_ms >= view.settings.election_timeout_ms:
+    if not view.status.yielding and view.overtaken_ms >= view.settings.election_timeout_ms:
         return _raise_term(view)
+    # One that hands over goes on recording: its successor must be recorded.
     return _keep_in_sync(view) if view.settings.consistent else Wait("leading")
 
 
@@ -124,14 +123,15 @@ def _raise_term(view: View) -> Decision:
     return Wait("no majority can vote") if view.settings.consistent else Lead(_above(view))
 
 
-def heirs(view: View) -> list[str]:
-    """The followers that could take over now without a loss, the first choice first."""
-    found = [
-        peer.status.member
-        for peer in view.alive
-        if peer.up and peer.caught_up and _in_sync(view, peer) and fitness.electable(view, peer.status)
-    ]
-    return sorted(found)
+def heirs(view: View, caught_up: bool = True) -> list[str]:
+    """The followers that could take over without a loss, the first choice first.
+
+    Args:
+        view: of the leader.
+        caught_up: only those that could now. The others could once they have what is on its way to them.
+    """
+    fit = [peer for peer in view.alive if peer.up and _in_sync(view, peer) and fitness.electable(view, peer.status)]
+    return sorted(peer.status.member for peer in fit if peer.caught_up or not caught_up)
 
 
 def _in_sync(view: View, peer: PeerStatus) -> bool:

@@ -71,7 +71,7 @@ class PlanRoute:
 
 @dataclass(frozen=True, slots=True)
 class PlanConsistency:
-    """What clients of a group get: how many members have a write (one, quorum, all), who answers a read (one, leader)."""
+    """What clients of a group get: who has a write (one, quorum, all), who answers a read (one, leader)."""
 
     write: str = "one"
     read: str = "one"
@@ -79,8 +79,9 @@ class PlanConsistency:
 
 @dataclass(frozen=True, slots=True)
 class PlanListener:
-    """Where clients come in. Without users no AUTH is asked. ``port``: clients of ``routes``, of the ``group``, or its
-    other members (``peers``).
+    """Where clients come in. Without users no AUTH is asked.
+
+    ``port``: clients of ``routes``, of the ``group``, or its other members (``peers``).
     """
 
     name: str

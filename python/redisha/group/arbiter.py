@@ -1,7 +1,7 @@
 """The vote of a third party: one record, changed by compare-and-set, that every member of a group can reach.
 
-A group of two has no majority when one is gone. An arbiter holds a :class:`Record`; whoever changes it to a higher term,
-after its leader has stopped renewing it, has the arbiter's vote. It holds no data of users.
+A group of two has no majority when one is gone. An arbiter holds a :class:`Record`; whoever changes it to a higher
+term, after its leader has stopped renewing it, has the arbiter's vote. It holds no data of users.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class ArbiterError(Exception):
-    """The arbiter cannot be reached, or refuses us; the text says what to do. Nothing was changed, as far as is known."""
+    """The arbiter cannot be reached, or refuses us; says what to do. As far as is known nothing was changed."""
 
 
 class ConflictError(ArbiterError):

@@ -40,7 +40,7 @@ from redisha.group.vote import remembered
 log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
-"""Seconds that a hand-over waits for a successor to have everything."""
+"""Seconds that a hand-over waits for a successor to be in sync."""
 
 
 def since_boot() -> float:
@@ -237,7 +237,7 @@ class Council:
 
         Args:
             to: the successor; None: any that has everything.
-            patience: seconds for a successor to have everything.
+            patience: seconds for a successor to be in sync.
 
         Returns:
             Who leads now.
@@ -245,6 +245,8 @@ class Council:
         Raises:
             HandOverError: it was not handed over to that one; says why.
         """
+        if self._handing_over.locked() and to is not None:
+            raise HandOverError("the leadership is being handed over already")
         async with self._handing_over:
             return await hand_over(self._plane, self.look, to, patience)
 

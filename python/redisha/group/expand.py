@@ -1,7 +1,7 @@
 """A configuration with a group as the rest of the control plane reads it: with a cluster and routes like any other.
 
-The member's own Redis becomes a cluster that has the group's name, and the listeners of the group lead to it. What makes
-it a group (the other members, the peer port, the consistency) the plan takes from the section itself.
+The member's own Redis becomes a cluster that has the group's name, and the listeners of the group lead to it. What
+makes it a group (the other members, the peer port, the consistency) the plan takes from the section itself.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ::
 
-    yield: no more commands, the log goes on ─▶ somebody has everything ─▶ ask it to take over
+    somebody is in sync ─▶ yield: no more commands, the log goes on ─▶ it has everything ─▶ ask it to take over
                                     its leadership is seen here ◀─ it is elected, with the vote of this member ◀─┘
 """
 
@@ -36,7 +36,8 @@ async def hand_over(plane: GroupPlane, look: Callable[[], View], to: str | None,
         plane: the data plane.
         look: gives the view of this moment.
         to: the successor; None: any that has everything, the lowest name first.
-        patience: seconds for a successor to have everything, and again for its leadership to be seen.
+        patience: seconds for a successor to be in sync, and again for its leadership to be seen. Clients wait only from
+            the one to the other, and no longer than an election timeout for the successor to catch up.
 
     Returns:
         Who leads now.
@@ -84,28 +85,34 @@ def _not_leading(view: View, to: str | None) -> str:
 
 
 async def _yield(plane: GroupPlane, look: Callable[[], View], to: str | None, patience: float) -> PeerStatus:
-    """Take no more commands, and wait for a successor that has everything; without one take them again."""
-    plane.yield_lead(True)
+    """Wait for a successor that has everything but what is on its way; then take no more commands until it has that."""
     try:
         async with asyncio.timeout(patience):
-            while (heir := _heir(look(), to)) is None:  # noqa: ASYNC110 - nothing tells of it
+            while not _heirs(look(), to, caught_up=False):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(LOOK)
-            return heir
+    except TimeoutError:
+        raise HandOverError(f"no successor has everything: {_lacking(look(), to)}") from None
+    plane.yield_lead(True)
+    try:
+        async with asyncio.timeout(look().settings.election_timeout_ms / 1000):  # Clients wait.
+            while True:
+                view = look()
+                heirs = _heirs(view, to, caught_up=True)
+                if view.status.yielding and heirs:
+                    return next(peer for peer in view.others if peer.status.member == heirs[0])
+                await asyncio.sleep(LOOK)
     except TimeoutError:
         plane.yield_lead(False)
-        raise HandOverError(f"no successor has everything: {_lacking(look(), to)}; this member goes on") from None
+        raise HandOverError(f"no successor caught up: {_lacking(look(), to)}; this member goes on") from None
     except BaseException:
         plane.yield_lead(False)
         raise
 
 
-def _heir(view: View, to: str | None) -> PeerStatus | None:
+def _heirs(view: View, to: str | None, caught_up: bool) -> list[str]:
     if view.me.role is not Role.LEADER:
         raise HandOverError(f"{view.me.leader or 'nobody'} leads by now")
-    heirs = [name for name in failover.heirs(view) if to in (None, name)]
-    if not view.status.yielding or not heirs:
-        return None
-    return next(peer for peer in view.others if peer.status.member == heirs[0])
+    return [name for name in failover.heirs(view, caught_up) if to in (None, name)]
 
 
 def _lacking(view: View, to: str | None) -> str:

@@ -113,7 +113,7 @@ class GroupStatus:
     Attributes:
         name: the group's.
         me: this member.
-        peers: the other ones, one for each address that the configuration names or a name of it resolved to. A peer whose
+        peers: the other ones, one for each address that the configuration names or a name resolved to. A peer whose
             ``status.member`` is this member's own name is this member, found through a common name: it does not count.
         yielding: this member leads, and takes no more commands so that another may lead.
         counted: members that are in sync now, this one included (only where it leads).

@@ -295,6 +295,7 @@ impl Engine {
             .get(replica.upstream)
             .is_some_and(|u| u.is_ready() && matches!(u.role, Role::Replica { .. }));
         let oldest = sequencer.log.get(replica.acked).map_or(self.now.ms, |e| e.at_ms);
-        ready && replica.open && replica.is_clean() && oldest + group.spec.timeout_ms > self.now.ms
+        let whole = replica.is_clean() || (group.lost && replica.lack_now() != Lack::Keys);
+        ready && replica.open && whole && oldest + group.spec.timeout_ms > self.now.ms
     }
 }

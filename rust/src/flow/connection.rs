@@ -111,10 +111,10 @@ impl Engine {
                 if stood {
                     self.note_clean(of, key);
                 }
-                self.lose_calls(of, calls, written, reason);
                 if stood && self.is_groups_own(of) {
                     self.own_redis_lost();
                 }
+                self.lose_calls(of, calls, written, reason);
             }
             Role::Beat => {}
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
@@ -144,11 +144,13 @@ impl Engine {
         let unsent = format!(
             "UNAVAILABLE cluster {cluster}: the connection to {id} broke ({reason}); nothing was sent, try again"
         );
+        // What another member executes instead is not in doubt there; here its keys are marked.
+        let handed_over = self.group.as_ref().is_some_and(|g| g.local == primary && g.lost);
         for mut call in calls {
             let sent = call.offset().is_none_or(|offset| offset < written);
             match &call {
-                Call::Client(c) => self.lose_entry(primary, c.entry, sent),
-                Call::Transaction(c) => self.lose_entry(primary, c.entry, sent),
+                Call::Client(c) => self.lose_entry(primary, c.entry, sent && !handed_over),
+                Call::Transaction(c) => self.lose_entry(primary, c.entry, sent && !handed_over),
                 Call::Mark { .. } => {
                     if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
                         sequencer.marking = false;
@@ -170,7 +172,9 @@ impl Engine {
                         sequencer.log.decide(c.entry, State::Nothing, None);
                     }
                     let replicas = entry.map_or(0, |e| e.replicas);
-                    if let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() {
+                    if let Some(sequencer) =
+                        self.endpoints[primary].sequencer.as_mut().filter(|_| !handed_over)
+                    {
                         for replica in sequencer.replicas_mut().filter(|r| replicas & (1 << r.bit) != 0) {
                             replica.again(Key::clone(&key), c.entry);
                         }

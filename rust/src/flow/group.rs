@@ -490,11 +490,16 @@ impl Engine {
         group.granted_until = 0;
         if group.post == Post::Leader {
             let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-            let could_lead = |s: &super::sequencer::Sequencer| {
-                s.replicas()
-                    .any(|r| r.is_known() && r.open && super::gate::is_usable(self.upstreams.get(r.upstream)))
+            // A follower that lacks copies still is better than none: what they would have brought is looked at later.
+            let could_lead = |r: &&super::replica::Replica| {
+                r.open && r.lack_now() != Lack::Keys && super::gate::is_usable(self.upstreams.get(r.upstream))
             };
-            group.lost = sequencer.is_some_and(|s| could_lead(s));
+            let replicas = || sequencer.into_iter().flat_map(|s| s.replicas()).filter(|r| could_lead(r));
+            group.lost = replicas().next().is_some();
+            group.lost_copies |= replicas().all(|r| !r.repair.is_empty());
+            if group.lost && group.lost_copies {
+                self.give_up_held("this member's Redis was lost");
+            }
         }
         self.end_streams(u64::MAX);
         self.upkeep_at = 0;
