@@ -144,6 +144,60 @@ def redisha_config(port: int, admin: int, primary: Redis, mirror: Redis | None) 
     return "\n".join([*lines, ""])
 
 
+class Group:
+    """A group of two, through the member that leads or through the other one.
+
+    The processes that count are those on the way of a write: the leader, and the follower where it is asked.
+    """
+
+    mirrored = True
+
+    def __init__(self, through: str, consistency: str) -> None:
+        self._follower = through == "follower"
+        self._consistency = consistency
+        self.name = f"group-{through}" + ("" if consistency == "one" else f"-{consistency}")
+
+    def missing(self) -> str | None:
+        """Needs the built package."""
+        return Redisha(mirrored=True).missing()
+
+    @contextlib.contextmanager
+    def start(self, directory: Path, primary: Redis, mirror: Redis) -> Iterator[Running]:
+        """Start both members; the first one leads. Ready is what ``/ready`` of both says."""
+        for redis in (primary, mirror):  # what another engine left there would be another group's
+            exchange(redis.port, b"FLUSHALL\r\nFUNCTION FLUSH\r\nQUIT\r\n")
+        peers = (free_port(), free_port())
+        with contextlib.ExitStack() as stack:
+            started = []
+            for at, redis in enumerate((primary, mirror)):
+                port, admin = free_port(), free_port()
+                folder = directory / f"member-{at}"
+                folder.mkdir()
+                file, log = folder / "redisha.yaml", folder / "log"
+                file.write_text(
+                    f'admin: {{bind: "127.0.0.1:{admin}"}}\n'
+                    f'listeners: [{{bind: ["127.0.0.1:{port}"], group: bench}}]\n'
+                    f'group: {{name: bench, member: "member-{at}", listen: "127.0.0.1:{peers[at]}", '
+                    f'redis: "127.0.0.1:{redis.port}", peers: ["127.0.0.1:{peers[1 - at]}"], '
+                    f"write_consistency: {self._consistency}}}\n"
+                )
+                process = spawn(redisha_command(file), log)
+                stack.callback(end, process)
+                started.append((port, admin, process, log))
+            for port, admin, process, log in started:
+                wait_until(lambda admin=admin: redisha_ready(admin), process, log)
+                wait_until(
+                    lambda port=port: b'"counted":true' in _group_info(port) or port != started[0][0], process, log
+                )
+            chosen = started[1 if self._follower else 0]
+            pids = tuple(each[2].pid for each in started) if self._follower else (chosen[2].pid,)
+            yield Running(chosen[0], pids)
+
+
+def _group_info(port: int) -> bytes:
+    return exchange(port, b"REDISHA INFO\r\nQUIT\r\n")
+
+
 class Envoy:
     """Envoy's Redis proxy with a mirror and one worker."""
 
@@ -263,6 +317,9 @@ ENGINES: dict[str, Engine] = {
         Echo(),
         Redisha(mirrored=False),
         Redisha(mirrored=True),
+        Group("leader", "one"),
+        Group("leader", "quorum"),
+        Group("follower", "one"),
         Envoy(),
         Nutcracker(),
         HAProxy(),

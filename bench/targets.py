@@ -7,6 +7,7 @@ from bench.report import Report
 
 _KB, _MB = 1024, 1024 * 1024
 _MIRRORED = "redisha-mirrored"
+_LEADER, _QUORUM, _FOLLOWER = "group-leader", "group-leader-quorum", "group-follower"
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,19 @@ def _cpu(workload: str) -> Callable[[Report], float | None]:
     return figure
 
 
-def _cpu_ratio(workload: str, engine: str) -> Callable[[Report], float | None]:
+def _cpu_ratio(workload: str, engine: str, ours: str = _MIRRORED) -> Callable[[Report], float | None]:
     """Our proxy's CPU per request against another engine's."""
-    return lambda report: report.ratio(_MIRRORED, engine, workload, "proxy_cpu")
+    return lambda report: report.ratio(ours, engine, workload, "proxy_cpu")
 
 
-def _rate_ratio(workload: str, engine: str) -> Callable[[Report], float | None]:
+def _rate_ratio(workload: str, engine: str, ours: str = _MIRRORED) -> Callable[[Report], float | None]:
     """Our requests per second against another engine's."""
-    return lambda report: report.ratio(_MIRRORED, engine, workload, "requests_per_second")
+    return lambda report: report.ratio(ours, engine, workload, "requests_per_second")
+
+
+def _p50_ratio(workload: str, engine: str, ours: str) -> Callable[[Report], float | None]:
+    """Our median latency against another engine's."""
+    return lambda report: report.ratio(ours, engine, workload, "p50_ms")
 
 
 def _memory(report: Report) -> float | None:
@@ -77,6 +83,25 @@ TARGETS = (
     Target("mirrored SET, pipeline 32: proxy CPU per request", _cpu("set-p32"), 0.6, "µs"),
     Target("GET, pipeline 32: proxy CPU per request", _cpu("get-p32"), 0.45, "µs"),
     Target("mirrored SET of 16 KB: proxy CPU against Envoy's", _cpu_ratio("set-16k", "envoy"), 0.6, "x"),
+    Target(
+        "SET at a group's leader: proxy CPU against the mirrored route's",
+        _cpu_ratio("set", _MIRRORED, _LEADER),
+        1.1,
+        "x",
+    ),
+    Target("the same, pipeline 32", _cpu_ratio("set-p32", _MIRRORED, _LEADER), 1.1, "x"),
+    Target(
+        "SET of level quorum: throughput against direct", _rate_ratio("set", "direct", _QUORUM), 0.7, "x", at_least=True
+    ),
+    Target("the same: median latency against direct", _p50_ratio("set", "direct", _QUORUM), 2, "x"),
+    Target(
+        "SET at a follower: throughput against direct",
+        _rate_ratio("set", "direct", _FOLLOWER),
+        0.55,
+        "x",
+        at_least=True,
+    ),
+    Target("GET at a follower: proxy CPU against passing through", _cpu_ratio("get", "redisha", _FOLLOWER), 1.1, "x"),
     Target("resident memory after all workloads", _memory, 64, "MB"),
     Target("memory of an idle connection", _idle, 2, "KB"),
     Target("second start, from exec to ready", _start, 0.6, "s"),

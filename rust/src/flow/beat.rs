@@ -11,7 +11,7 @@ use super::Engine;
 use super::call::Call;
 use super::group::{Group, Post, TERM_SHIFT};
 use super::replica::Lack;
-use super::upstream::{Role, Upstream};
+use super::upstream::Upstream;
 use crate::resp::{Reply, encode};
 
 /// A lease is this much shorter than the time after which a member is taken for gone, in per cent.
@@ -285,17 +285,14 @@ impl Engine {
             return false;
         }
         let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-        let Some((sequencer, replica)) =
-            sequencer.and_then(|s| Some((s, s.replicas().find(|r| r.target == endpoint)?)))
-        else {
+        let Some(replica) = sequencer.and_then(|s| s.replicas().find(|r| r.target == endpoint)) else {
             return false;
         };
-        let ready = self
-            .upstreams
-            .get(replica.upstream)
-            .is_some_and(|u| u.is_ready() && matches!(u.role, Role::Replica { .. }));
-        let oldest = sequencer.log.get(replica.acked).map_or(self.now.ms, |e| e.at_ms);
+        // One that has acknowledged nothing for so long may be gone.
+        let answers = |u: &Upstream| {
+            u.is_ready() && (u.calls.is_empty() || u.waiting_since + group.spec.timeout_ms > self.now.ms)
+        };
         let whole = replica.is_clean() || (group.lost && replica.lack_now() != Lack::Keys);
-        ready && replica.open && whole && oldest + group.spec.timeout_ms > self.now.ms
+        replica.open && whole && self.upstreams.get(replica.upstream).is_some_and(answers)
     }
 }
