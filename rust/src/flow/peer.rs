@@ -15,7 +15,7 @@ use super::Engine;
 use super::beat::Status;
 use super::gate::is_usable;
 use super::group::Post;
-use super::ingress::Step;
+use super::ingress::{Incoming, Step};
 use super::marker::Marker;
 use super::place::Place;
 use super::session::{Ending, Peering, Wait};
@@ -93,6 +93,17 @@ impl Engine {
                 Some(self.refuse(slot, text))
             }
             Peering::Beat => Some(self.beat_command(slot, request)),
+            Peering::Client | Peering::Call { .. }
+                if known.is_some_and(|c| c.name == "wait")
+                    && request.len() == 3
+                    && !self.sessions[slot].in_transaction() =>
+            {
+                if self.group.as_ref().is_some_and(|g| g.leads()) {
+                    return Some(self.wait_for_members(slot, request));
+                }
+                // The leader answers it, on the connection that all share.
+                Some(self.forward(slot, known, &Incoming { request: *request, owner: None }))
+            }
             Peering::Client | Peering::Call { .. } => None,
             Peering::Control => {
                 self.control_command(slot, ours, request, known.is_none_or(Command::is_write))
@@ -358,8 +369,9 @@ impl Engine {
         if !again && !group.resend.is_empty() {
             return Err(self.wait_for_leader(slot)); // in the order in which they came
         }
-        let reads = command.is_some_and(|c| !c.is_write() && !c.flags.contains(Flags::PUBSUB))
-            && !session.in_transaction();
+        let changes_nothing =
+            |c: &Command| !c.is_write() && !c.flags.contains(Flags::PUBSUB) && c.name != "wait";
+        let reads = command.is_some_and(changes_nothing) && !session.in_transaction();
         let about_server =
             command.is_some_and(super::place::is_about_the_server) && !session.in_transaction();
         let ready = is_usable(self.endpoints.get(local).and_then(|e| self.upstreams.get(e.serve[0]?)));
