@@ -6,6 +6,7 @@ Never: decides anything, logs, or keeps state that the data plane has.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from redisha import _core
-from redisha._core import BindError, PlanError, ReplyError, ReplyReader, encode_command
+from redisha._core import BindError, PlanError, ReplyError, ReplyReader, bucket, encode_command
 from redisha.group.status import GroupStatus, parse_group
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "ReplyReader",
     "Stats",
     "WorkerStats",
+    "command_flags",
     "encode_command",
     "parse_stats",
     "version",
@@ -478,6 +480,12 @@ class DataPlane:
     def join(self, timeout: float) -> bool:
         """Stop the worker and wait up to ``timeout`` seconds for it; returns whether it has ended."""
         return self._core.join(round(timeout * 1000))
+
+
+@functools.cache
+def command_flags() -> Mapping[str, Sequence[str]]:
+    """The flags of each command (``readonly``, ``write`` …) by its name in small letters."""
+    return {each["name"]: tuple(each["flags"]) for each in json.loads(_core.command_table())}
 
 
 def version() -> str:

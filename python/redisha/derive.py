@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,12 +176,17 @@ def _routes(config: Config) -> list[Route]:
 
 
 def missing(
-    state: ServerState, config: Config, endpoints: Sequence[EndpointStats], names: Mapping[str, NameState]
+    state: ServerState,
+    config: Config,
+    endpoints: Sequence[EndpointStats],
+    names: Mapping[str, NameState],
+    elsewhere: Set[str] = frozenset(),
 ) -> tuple[str, ...]:
     """Why the process is not ready: one text per reason, none when it is.
 
     It is ready when it is live and every cluster that a route leads to has an endpoint the data plane is connected to.
-    A mirror that is away does not make it unready: nobody would be served better elsewhere.
+    A mirror that is away does not make it unready: nobody would be served better elsewhere. The clusters in
+    ``elsewhere`` are served by others, and need no endpoint here.
     """
     if state is ServerState.PRE_INITIALIZING:
         return ("no plan is in force yet",)
@@ -190,6 +195,8 @@ def missing(
     hosts = cluster_hosts(config)
     reasons = []
     for cluster in primary_clusters(config):
+        if cluster in elsewhere:
+            continue
         here = [each for each in endpoints if each.cluster == cluster]
         if any(each.ready for each in here):
             continue

@@ -100,9 +100,11 @@ def _as_leader(view: View) -> Decision:
 def _one_of_two(view: View, rival: MemberStatus) -> Decision:
     if view.settings.consistent:  # One vote per term and member keeps this from happening; if it does, elect again.
         return StepDown(f"{rival.member} leads the same term {rival.term}")
-    if (view.me.position, view.me.member) > (rival.position, rival.member):
-        return Lead(_above(view))
-    return Follow(rival.term, rival.member)
+    me = view.me
+    mine, theirs = [(each.data is Data.COMPLETE, each.position, each.member) for each in (me, rival)]
+    if mine < theirs:
+        return Follow(rival.term, rival.member)
+    return Lead(_above(view)) if me.data is Data.COMPLETE else StepDown(f"{rival.member} leads the same term, too")
 
 
 def _without_redis(view: View) -> Decision:
@@ -184,12 +186,8 @@ def _as_follower(view: View) -> Decision | None:
 
 
 def _as_candidate(view: View) -> Decision:
-    if reason := fitness.unfit(view):
+    if reason := fitness.unfit(view) or fitness.starting(view):
         return Wait(reason)
-    if fitness.too_young(view):
-        return Wait("starting: a leader may still count on an answer from before")
-    if missing := fitness.starting(view):
-        return Wait(f"starting: not heard yet, or Redis not asked: {', '.join(_name(peer) for peer in missing)}")
     settings = view.settings
     near = _near(view)
     votes = len(near) + fitness.may_vote(view)
@@ -200,7 +198,7 @@ def _as_candidate(view: View) -> Decision:
     if votes < view.majority and settings.consistent:
         return Wait(f"no majority can vote, only reads are served: {votes} of {view.majority} votes needed")
     if votes < view.majority and (doubtful := _doubtful(view, near)):
-        return Wait(f"not silent for long enough to lead without: {', '.join(_name(peer) for peer in doubtful)}")
+        return Wait(f"not silent for long enough to lead without: {', '.join(doubtful)}")
     better, newer = fitness.ahead(view)
     patience = better * settings.election_timeout_ms // STAGGER + newer * SETTLING * settings.election_timeout_ms
     if view.vacant_ms < patience:
@@ -228,13 +226,10 @@ def _near(view: View) -> list[PeerStatus]:
     return [peer for peer in view.alive if peer.silent_ms < limit and peer.status.member not in view.untrusted]
 
 
-def _doubtful(view: View, near: list[PeerStatus]) -> list[PeerStatus]:
+def _doubtful(view: View, near: list[PeerStatus]) -> list[str]:
     """Members that may still be there although their votes cannot be expected."""
     limit = view.settings.election_timeout_ms + stagger_ms(view)
     gone = [peer for peer in view.others if peer.silent_ms >= limit]
     mute = [peer for peer in view.alive if peer.status.member in view.untrusted]
-    return [peer for peer in view.others if peer not in near and peer not in gone and peer not in mute]
-
-
-def _name(peer: PeerStatus) -> str:
-    return peer.status.member or peer.id
+    doubtful = [peer for peer in view.others if peer not in near and peer not in gone and peer not in mute]
+    return [peer.status.member or peer.id for peer in doubtful]

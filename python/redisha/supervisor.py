@@ -19,30 +19,30 @@ import logging
 import os
 import signal
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import redisha
 from redisha import core, derive, logs, process
-from redisha.admin import ServerState, Snapshot, UnknownClusterError
+from redisha.admin import NotHandedOverError, ServerState, Snapshot, UnknownClusterError, UnknownMemberError
 from redisha.config.load import Loaded, load
 from redisha.config.model import Config
 from redisha.core import DataPlane, Event, EventKind
+from redisha.dynomite_side import DynomiteSide
 from redisha.errors import ConfigError, DataPlaneError, ListenError, PlanError, Problem, RedishaError
-from redisha.events import Chronicle, timestamp
 from redisha.filewatch import FileWatch, fingerprint
 from redisha.group.expand import expand
 from redisha.health.monitor import Monitor
 from redisha.health.probe import Facts
-from redisha.plan import Plan, compile_plan
+from redisha.overview import Overview, Running
+from redisha.plan import compile_plan
 from redisha.resolve import Lookup, Resolver
 from redisha.resync import Caretaker
 from redisha.statedir import StateDir
 
 if TYPE_CHECKING:
     from redisha.admin.app import AdminServer
-    from redisha.group.member import Member
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,9 @@ TICK = 1.0
 STARTING = 10.0
 """Seconds after the start in which a mirror that turns out to be its own primary ends the process, like a wrong file.
 Later it would end a service that others use: then it is an error in the log, and the mirror stays refused."""
+
+HAND_OVER_LIMIT = 7.0
+"""Seconds that a request to hand the leadership over is waited for; what takes longer goes on."""
 
 LOOK_AT_FILES = 5
 """Ticks between two looks at the configuration's files, for changes that the file watch cannot see."""
@@ -117,26 +120,20 @@ class Supervisor:
     ) -> None:
         self._options = options or Options()
         self._plane = plane or DataPlane()
-        self._started = time.monotonic()
-        self._state = ServerState.PRE_INITIALIZING
-        # The configuration and the plan in force, and the files' contents at the last try to read them.
-        self._loaded = _expanded(loaded)
-        self._read = fingerprint(loaded.files)
-        self._plan: Plan | None = None
-        self._in_force = 0
-        self._reload_success = 0
-        self._reload_failure = 0
-        self._reload_error: dict[str, str] | None = None
-        self._state_dir = StateDir(self._options.state_dir, os.environ)
         # What runs beside.
         self._resolver = Resolver(self._on_addresses, lookup)
         self._monitor = Monitor()
         self._care = care or Caretaker(self._plane)
+        self._state_dir = StateDir(self._options.state_dir, os.environ)
         self._watch = FileWatch(self._on_files)
-        self._admin: AdminServer | None = None
-        self._admin_address = ""
-        self._member: Member | None = None
+        self._servers: list[AdminServer] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._asks: set[asyncio.Task[str]] = set()
+        # What is in force, and the files' contents at the last try to read them.
+        self._now = Running(self._plane, self._resolver, self._monitor, self._care, self._state_dir, _expanded(loaded))
+        self._overview = Overview(self._now)
+        self._read = fingerprint(loaded.files)
+        self._dynomite = DynomiteSide(self._now, self._reapply)
         # What is asked of the two loops: the control loop, and the one that waits for the end.
         self._work = asyncio.Event()
         self._reload_reason = ""
@@ -147,7 +144,6 @@ class Supervisor:
         self._asked = asyncio.Event()
         self._finished = asyncio.Event()
         # What was told.
-        self._chronicle = Chronicle()
         self._missing: tuple[str, ...] | None = None
 
     async def run(self) -> int:
@@ -167,8 +163,8 @@ class Supervisor:
             await self._start()
             await self._asked.wait()
             if self._end is End.DRAIN:
-                if self._member is not None:
-                    await self._member.leave()
+                if self._now.member is not None:
+                    await self._now.member.leave()
                 await self._drain()
             if self._refusal is not None:
                 raise self._refusal
@@ -179,10 +175,10 @@ class Supervisor:
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self._resolver.add(derive.policies(self._loaded.config))
+        self._resolver.add(derive.policies(self._now.loaded.config))
         await self._resolver.first_answers(START_RESOLVE_LIMIT)
-        await self._state_dir.take(self._loaded.config, str(self._loaded.source))
-        self._put(self._loaded.config)
+        await self._state_dir.take(self._now.loaded.config, str(self._now.loaded.source))
+        self._put(self._now.loaded.config)
         self._join_group()
         await self._start_admin()
         self._tasks = [asyncio.create_task(self._control()), asyncio.create_task(self._tick())]
@@ -191,10 +187,10 @@ class Supervisor:
             "running",
             extra={
                 "version": redisha.__version__,
-                "file": str(self._loaded.source),
-                "kind": self._loaded.kind,
+                "file": str(self._now.loaded.source),
+                "kind": self._now.loaded.kind,
                 "listeners": ", ".join(f"{name} on {address}" for name, address in self._plane.listeners()),
-                "admin": self._admin_address or "off",
+                "admin": self._now.admin or "off",
                 "state_dir": str(self._state_dir),
                 "pid": os.getpid(),
             },
@@ -202,7 +198,7 @@ class Supervisor:
         self._look_at_readiness()
 
     def _join_group(self) -> None:
-        group = self._loaded.config.group
+        group = self._now.loaded.config.group
         if group is None:
             return
         from redisha.group.arbiter import ArbiterError  # most sidecars are in no group
@@ -210,20 +206,29 @@ class Supervisor:
         from redisha.group.member import Member
 
         try:
-            self._member = Member(self._plane, group, self._state_dir.path)
+            self._now.member = Member(self._plane, group, self._state_dir.path)
         except (ArbiterError, BallotError) as error:
-            raise ConfigError(Problem(str(self._loaded.source), None, "group", str(error))) from error
-        self._member.start()
+            raise ConfigError(Problem(str(self._now.loaded.source), None, "group", str(error))) from error
+        self._now.member.start()
 
     async def _start_admin(self) -> None:
-        address = self._wanted_admin(self._loaded.config)
-        if address is None:
-            return
-        from redisha.admin.api import Api  # after the data plane serves
-        from redisha.admin.app import AdminServer
+        config = self._now.loaded.config
+        address = self._wanted_admin(config)
+        from redisha.admin.app import AdminServer  # after the data plane serves
 
-        self._admin = AdminServer(Api(self))
-        self._admin_address = await self._admin.start(address)
+        if address is not None:
+            from redisha.admin.api import Api
+
+            server = AdminServer(Api(self))
+            self._servers.append(server)
+            self._now.admin = await server.start(address)
+        if config.dynomite_stats is not None:
+            from redisha.admin import dynomite
+
+            api = dynomite.DynomiteApi(self._dynomite, lambda: self._now.loaded.config, os.uname().nodename)
+            server = AdminServer(api, dynomite.NAME, dynomite.HINT)
+            self._servers.append(server)
+            log.info("Dynomite's REST on %s", await server.start(config.dynomite_stats.bind))
 
     def _wanted_admin(self, config: Config) -> str | None:
         if self._options.admin is not None:
@@ -247,7 +252,7 @@ class Supervisor:
             self._finished.set()
 
     async def _drain(self) -> None:
-        self._state = ServerState.DRAINING
+        self._now.state = ServerState.DRAINING
         limit = self._options.drain_timeout
         self._plane.begin_drain(limit)
         try:
@@ -264,22 +269,22 @@ class Supervisor:
         return 0
 
     async def _close(self) -> None:
-        for task in self._tasks:
+        for task in (*self._tasks, *self._asks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._asks, return_exceptions=True)
         self._watch.close()
-        if self._member is not None:
-            await self._member.close()
+        if self._now.member is not None:
+            await self._now.member.close()
         await self._care.close()
         await self._monitor.close()
         await self._resolver.close()
-        if self._admin is not None:
-            await self._admin.close()
+        for server in self._servers:
+            await server.close()
         self._plane.unwatch()
         if self._end is not End.DIED and not self._plane.join(JOIN_LIMIT):
             log.error("the data plane has not ended within %g s", JOIN_LIMIT)
         self._state_dir.close()
-        log.info("ended", extra={"seconds": f"{time.monotonic() - self._started:.1f}"})
+        log.info("ended", extra={"seconds": f"{time.monotonic() - self._now.started:.1f}"})
 
     # --- plans --------------------------------------------------------------------------------------------------------
 
@@ -290,9 +295,10 @@ class Supervisor:
             ListenError: an address cannot be bound; nothing was changed.
             PlanError: the data plane refused the plan; nothing was changed.
         """
-        generation = 1 if self._plan is None else self._plan.generation + 1
-        plan = compile_plan(config, self._resolver.addresses(), generation, self._state_dir.path, os.uname().nodename)
-        if not always and self._plan is not None and replace(self._plan, generation=generation) == plan:
+        generation = self._now.generation + 1
+        addresses, host = self._resolver.addresses(), os.uname().nodename
+        plan = self._dynomite.adapt(compile_plan(config, addresses, generation, self._state_dir.path, host))
+        if not always and self._now.plan is not None and replace(self._now.plan, generation=generation) == plan:
             return
         try:
             self._plane.apply(plan.to_json())
@@ -300,9 +306,13 @@ class Supervisor:
             raise ListenError(error.strerror or str(error)) from error
         except core.PlanError as error:
             raise PlanError(str(error)) from error
-        self._plan = plan
+        self._now.plan = plan
         self._monitor.watch(derive.checks(config, plan))
         self._care.configure(config, plan)
+
+    def _reapply(self) -> None:
+        """Compile and apply anew: what an operator set beside the file is part of a plan."""
+        self._put(self._now.loaded.config)
 
     async def _control(self) -> None:
         """Do what was asked, one thing at a time."""
@@ -315,7 +325,7 @@ class Supervisor:
                 if reason:
                     await self._reload(reason)
                 elif readdress:
-                    self._put(self._loaded.config, always=False)
+                    self._put(self._now.loaded.config, always=False)
             except RedishaError as error:
                 log.error("new addresses cannot be applied: %s", error)  # noqa: TRY400 - the text says it all
             except Exception:
@@ -331,13 +341,13 @@ class Supervisor:
         self._work.set()
 
     def _on_files(self) -> None:
-        now = fingerprint(self._loaded.files)
+        now = fingerprint(self._now.loaded.files)
         # One that cannot be read is on its way: an editor or a ConfigMap is putting it in place.
         if now != self._read and None not in now:
             self._ask_reload("file changed")
 
     async def _reload(self, reason: str) -> None:
-        before = self._loaded
+        before = self._now.loaded
         self._read = fingerprint(before.files)
         try:
             loaded = _expanded(load(before.source))
@@ -353,45 +363,42 @@ class Supervisor:
             self._resolver.keep_only(names)
             return
         self._resolver.keep_only(derive.policies(loaded.config))
-        self._loaded, self._read = loaded, fingerprint(loaded.files)
+        self._now.loaded, self._read = loaded, fingerprint(loaded.files)
         self._watch.watch(loaded.files)
-        self._reload_success += 1
-        self._reload_error = None
-        generation = self._plan.generation if self._plan is not None else 0
-        log.info("configuration reloaded", extra={"reason": reason, "generation": generation})
+        self._now.reloads.succeeded()
+        log.info("configuration reloaded", extra={"reason": reason, "generation": self._now.generation})
         self._tell_warnings()
         if self._wanted_admin(loaded.config) != self._wanted_admin(before.config):
-            log.warning("the admin address changes with the next start; it stays %s", self._admin_address or "off")
+            log.warning("the admin address changes with the next start; it stays %s", self._now.admin or "off")
 
     def _reload_failed(self, reason: str, error: Exception) -> None:
-        self._reload_failure += 1
-        self._reload_error = {"time": timestamp(), "reason": reason, "error": str(error)}
+        self._now.reloads.failed(reason, error)
         known = isinstance(error, RedishaError)
         problems = [str(each) for each in error.problems] if isinstance(error, ConfigError) else [str(error)]
         for problem in problems:
             log.error("reload refused, nothing was changed: %s", problem, exc_info=None if known else error)
 
     def _tell_warnings(self) -> None:
-        for warning in self._loaded.warnings:
+        for warning in self._now.loaded.warnings:
             log.warning("%s", warning)
 
     # --- events and readiness -----------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
-        self._chronicle.take(event)
+        self._now.chronicle.take(event)
         match event.kind:
             case EventKind.APPLIED:
-                self._in_force = int(event.subject) if event.subject.isdecimal() else self._in_force
-                if self._state is ServerState.PRE_INITIALIZING:
-                    self._state = ServerState.LIVE
+                self._now.in_force = int(event.subject) if event.subject.isdecimal() else self._now.in_force
+                if self._now.state is ServerState.PRE_INITIALIZING:
+                    self._now.state = ServerState.LIVE
             case EventKind.DRAINED:
                 self._finished.set()
             case EventKind.WORKER_DIED:
                 self._ask_end(End.DIED)
             case EventKind.REFILL:
                 self._care.on_refill(event)
-            case EventKind.GROUP | EventKind.ASK | EventKind.ANSWER | EventKind.MERGE if self._member is not None:
-                self._member.on_event(event)
+            case EventKind.GROUP | EventKind.ASK | EventKind.ANSWER | EventKind.MERGE if self._now.member is not None:
+                self._now.member.on_event(event)
             case EventKind.SAME_SERVER if self._starting:
                 self._refuse(event)
             case _:
@@ -400,23 +407,23 @@ class Supervisor:
 
     @property
     def _starting(self) -> bool:
-        young = time.monotonic() - self._started < STARTING
-        return self._reload_success == 0 and (young or self._missing is None)
+        young = time.monotonic() - self._now.started < STARTING
+        return self._now.reloads.success == 0 and (young or self._missing is None)
 
     def _refuse(self, event: Event) -> None:
         """A mirror is the very server that it would mirror: no file that says so can be right."""
         message = f"{event.subject}: {event.detail or 'the mirror and its primary are the same Redis'}"
         hint = "name another server as the mirror, or remove it"
-        self._refusal = ConfigError(Problem(str(self._loaded.source), None, "", message, hint))
+        self._refusal = ConfigError(Problem(str(self._now.loaded.source), None, "", message, hint))
         self._ask_end(End.REFUSED)
 
     def _look_at_readiness(self) -> None:
         """Tell it when it changes: ``ready`` once, later what is missing and that it is back."""
         if self._end is not None or not self._tasks:
             return  # It ends, or "running" was not told yet.
-        now = self._missing_now()
+        now = self._overview.missing()
         if self._missing is None and not now:
-            log.info("ready", extra={"seconds": f"{time.monotonic() - self._started:.3f}"})
+            log.info("ready", extra={"seconds": f"{time.monotonic() - self._now.started:.3f}"})
         elif self._missing is not None and now != self._missing:
             if now:
                 log.warning("not ready: %s", "; ".join(now))
@@ -425,16 +432,9 @@ class Supervisor:
         if self._missing is not None or not now:
             self._missing = now
 
-    def _missing_now(self) -> tuple[str, ...]:
-        if self._state is not ServerState.LIVE:
-            return derive.missing(self._state, self._loaded.config, (), {})
-        if self._member is not None and self._member.reason:
-            return (f"group {self._member.group.name}: nobody leads: {self._member.reason}",)
-        return derive.missing(self._state, self._loaded.config, self._plane.stats().endpoints, self._resolver.states())
-
     async def _tick(self) -> None:
         await asyncio.sleep(TICK)
-        self._watch.watch(self._loaded.files)
+        self._watch.watch(self._now.loaded.files)
         trimmer, allocator = process.Trimmer(), process.Allocator()
         for tick in itertools.count():
             self._look_at_readiness()
@@ -456,63 +456,15 @@ class Supervisor:
 
     def snapshot(self) -> Snapshot:
         """The state now."""
-        stats = self._plane.stats()
-        config = self._loaded.config
-        return Snapshot(
-            state=self._state,
-            missing=derive.missing(self._state, config, stats.endpoints, self._resolver.states()),
-            stats=stats,
-            clusters=derive.cluster_hosts(config),
-            health=self._monitor.view(),
-            names=self._resolver.states(),
-            listeners=tuple(self._plane.listeners()),
-            scrubs=self._care.scrubs(),
-            refills=self._care.refills(),
-            prefixes={each.name: each.stat_prefix for each in config.listeners if each.stat_prefix},
-            counters={
-                "config.reload_success": self._reload_success,
-                "config.reload_failure": self._reload_failure,
-            },
-            gauges={
-                "config.generation": self._plan.generation if self._plan is not None else 0,
-                "server.uptime": int(time.monotonic() - self._started),
-                "server.memory_resident": process.resident_bytes(),
-                "server.concurrency": 1,
-            },
-        )
+        return self._overview.snapshot()
 
     def server_info(self) -> dict[str, Any]:
         """Version, state, uptime and configuration file; ready for JSON."""
-        missing = self._missing_now()
-        return {
-            "version": redisha.__version__,
-            "core_version": core.version(),
-            "state": str(self._state),
-            "ready": not missing,
-            "missing": list(missing),
-            "uptime_current_epoch": f"{int(time.monotonic() - self._started)}s",
-            "pid": os.getpid(),
-            "config": {
-                "file": str(self._loaded.source),
-                "kind": self._loaded.kind,
-                "generation": self._plan.generation if self._plan is not None else 0,
-                "generation_in_force": self._in_force,
-                "reload_success": self._reload_success,
-                "reload_failure": self._reload_failure,
-                "last_reload_error": self._reload_error,
-                "warnings": [str(warning) for warning in self._loaded.warnings],
-            },
-            "admin": self._admin_address,
-            "state_dir": str(self._state_dir),
-            "events": self._chronicle.recent(),
-        }
+        return self._overview.server_info()
 
     def config_dump(self) -> dict[str, Any]:
         """The configuration and the plan in force without secrets; ready for JSON."""
-        return {
-            "config": derive.redacted(self._loaded.config),
-            "plan": derive.redacted(asdict(self._plan)) if self._plan is not None else None,
-        }
+        return self._overview.config_dump()
 
     def resync(self, cluster: str, action: str) -> tuple[str, ...]:
         """Start, pause, resume or accept the replicas of a cluster; their names.
@@ -521,12 +473,39 @@ class Supervisor:
             UnknownClusterError: no cluster of this name has a mirror or is one.
             ValueError: there is no such action.
         """
-        known = derive.mirrored_clusters(self._loaded.config)
+        known = derive.mirrored_clusters(self._now.loaded.config)
         if cluster not in known:
             raise UnknownClusterError(cluster, known)
         self._care.resync(cluster, action)
         log.info("asked to resync", extra={"cluster": cluster, "action": action})
         return self._care.names(cluster)
+
+    async def hand_over(self, member: str) -> str:
+        """Let a member lead the group, whoever leads now; returns who leads then.
+
+        Raises:
+            UnknownMemberError: there is no such member, or no group.
+            NotHandedOverError: it was not handed over to that one.
+            TimeoutError: it goes on, and has not come to its end yet.
+        """
+        if self._now.member is None:
+            raise UnknownMemberError("this sidecar is in no group")
+        from redisha.group.handover import HandOverError
+
+        log.info("asked to let %s lead", member)
+        work = asyncio.create_task(self._now.member.lead(member))
+        self._asks.add(work)
+        work.add_done_callback(self._handed_over)
+        try:
+            async with asyncio.timeout(HAND_OVER_LIMIT):
+                return await asyncio.shield(work)  # it goes on when who asked is gone
+        except HandOverError as error:
+            raise NotHandedOverError(str(error)) from error
+
+    def _handed_over(self, work: asyncio.Task[str]) -> None:
+        self._asks.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            log.warning("the leadership was not handed over: %s", error)
 
     def drain(self) -> None:
         """Begin the graceful end."""

@@ -1,6 +1,5 @@
 """`redisha status` and `redisha resync`, against a real admin server that shows what a test wants."""
 
-import asyncio
 import json
 import socket
 import threading
@@ -12,9 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from redisha.admin import ServerState, Snapshot, UnknownClusterError
-from redisha.admin.api import Api
-from redisha.admin.app import AdminServer
+from redisha.admin import ServerState, Snapshot, UnknownClusterError, UnknownMemberError
 from redisha.admin.client import AdminClient, AnswerError, UnreachableError
 from redisha.cli import cli, resync, status
 from redisha.config.scalars import ScalarError
@@ -24,6 +21,7 @@ from redisha.health.probe import Facts
 from redisha.health.state import Health, Verdict
 from redisha.refill import RefillStats
 from redisha.scrub import ScrubStats
+from support.admin_server import serving
 
 A, B = "redis-001/redis-001:6379", "redis-002/redis-002:6379"
 PAIR = f"{A} -> {B}"
@@ -95,6 +93,9 @@ class View:
         self.asked.append((cluster, action))
         return (PAIR,)
 
+    async def hand_over(self, member: str) -> str:
+        raise UnknownMemberError("this sidecar is in no group")
+
     def drain(self) -> None: ...
 
     def quit(self) -> None: ...
@@ -110,15 +111,8 @@ def view() -> View:
 @pytest.fixture
 def admin(view: View) -> Iterator[str]:
     """The address of an admin server that shows the view."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    server = AdminServer(Api(view))
-    yield asyncio.run_coroutine_threadsafe(server.start("127.0.0.1:0"), loop).result(5)
-    asyncio.run_coroutine_threadsafe(server.close(), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
+    with serving(view) as address:
+        yield address
 
 
 def run(*arguments: str) -> Result:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from redisha.core import Stats
+    from redisha.group.merge import MergeStats
+    from redisha.group.status import GroupStatus
     from redisha.health.monitor import EndpointHealth, EndpointKey
     from redisha.refill import RefillStats
     from redisha.resolve import NameState
@@ -45,6 +47,10 @@ class Snapshot:
         prefixes: the name that a listener's statistics have, where it is not the listener's.
         counters: the control plane's own counters, by their full name.
         gauges: the control plane's own gauges, by their full name.
+        group: the group as this member sees it; None without one.
+        leaderless: why nobody leads the group, in words; empty while somebody does.
+        leader_changes: how often another leadership was seen since the start.
+        merges: what was merged of the writes that other members took while they led, too; None where nothing is.
     """
 
     state: ServerState
@@ -59,6 +65,10 @@ class Snapshot:
     prefixes: Mapping[str, str] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     gauges: Mapping[str, int] = field(default_factory=dict)
+    group: GroupStatus | None = None
+    leaderless: str = ""
+    leader_changes: int = 0
+    merges: MergeStats | None = None
 
 
 class UnknownClusterError(LookupError):
@@ -71,6 +81,14 @@ class UnknownClusterError(LookupError):
     def __init__(self, cluster: str, known: tuple[str, ...]) -> None:
         super().__init__(f"no cluster '{cluster}' has a mirror or is one; known: {', '.join(known) or 'none'}")
         self.known = known
+
+
+class UnknownMemberError(LookupError):
+    """The group has no member of this name, or there is no group; says which there are."""
+
+
+class NotHandedOverError(Exception):
+    """The leadership was not handed over; says why."""
 
 
 class View(Protocol):
@@ -91,6 +109,15 @@ class View(Protocol):
         Raises:
             UnknownClusterError: no cluster of this name has a mirror or is one.
             ValueError: there is no such action.
+        """
+
+    async def hand_over(self, member: str) -> str:
+        """Let a member lead the group, whoever leads now; returns who leads then.
+
+        Raises:
+            UnknownMemberError: there is no such member, or no group.
+            NotHandedOverError: it was not handed over to that one.
+            TimeoutError: it goes on, and has not come to its end yet.
         """
 
     def drain(self) -> None:

@@ -1,29 +1,29 @@
 """The admin server's answers: one small function per path.
 
-Each takes the view and the request and gives a response; none of them waits for anything.
+Each takes the view and the request and gives a response; none but the hand-over of a leadership waits for anything.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from redisha.admin import ServerState, Snapshot, UnknownClusterError, View, metrics, page
+from redisha.admin import ServerState, Snapshot, UnknownClusterError, View, members, metrics, page
 from redisha.admin import replicas as mirrors
-from redisha.admin.app import HTML, JSON, Request, Response
-from redisha.core import EndpointStats
+from redisha.admin.app import HTML, Request, Response, json_answer
+from redisha.admin.leadership import LEADER_QUERY, group, leader
+from redisha.core import EndpointStats, Latency
 from redisha.health.evictions import advice
 from redisha.health.monitor import EndpointHealth, EndpointKey
 from redisha.health.probe import Facts
 from redisha.health.state import Health
 from redisha.resync import ACTIONS
 
-Answer: TypeAlias = Callable[[View, Request], Response]
+Answer: TypeAlias = Callable[[View, Request], Response | Awaitable[Response]]
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -50,7 +50,7 @@ class Api:
         self._view = view
         self._endpoints = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
         """Answer a request; an unknown path gets 404 with the known ones, a wrong method 405."""
         endpoint = self._endpoints.get(request.path)
         if endpoint is None:
@@ -65,10 +65,6 @@ class Api:
                 allow=endpoint.method,
             )
         return endpoint.answer(self._view, request)
-
-
-def _json(document: Any) -> Response:
-    return Response(json.dumps(document, indent=1, default=str) + "\n", content_type=JSON)
 
 
 def _lines(lines: Iterable[str]) -> Response:
@@ -128,16 +124,16 @@ def stats(view: View, request: Request) -> Response:
     snapshot = view.snapshot()
     chosen = [(name, value) for name, value in metrics.samples(snapshot) if keep.search(name)]
     if "usedonly" in request.query:
-        chosen = [(name, value) for name, value in chosen if (value if isinstance(value, int) else value.count)]
+        chosen = [(name, value) for name, value in chosen if (value.count if isinstance(value, Latency) else value)]
     if form == "text":
         return _lines(f"{name}: {metrics.shown(value)}" for name, value in chosen)
-    return _json(_stats_document(snapshot, chosen))
+    return json_answer(_stats_document(snapshot, chosen))
 
 
 def _stats_document(snapshot: Snapshot, chosen: list[tuple[str, metrics.Value]]) -> dict[str, Any]:
     """Envoy's list under ``stats``, and beside it the data plane's own document with its records in full."""
     named = [
-        {"name": name, "value": value} if isinstance(value, int) else {"name": name, "histogram": asdict(value)}
+        {"name": name, "histogram": asdict(value)} if isinstance(value, Latency) else {"name": name, "value": value}
         for name, value in chosen
     ]
     return {
@@ -146,6 +142,7 @@ def _stats_document(snapshot: Snapshot, chosen: list[tuple[str, metrics.Value]])
         "health": [_probe_document(key, health) for key, health in snapshot.health.items()],
         "names": {name: asdict(state) for name, state in snapshot.names.items()},
         "control": {**snapshot.counters, **snapshot.gauges},
+        "group": members.document(snapshot),
     }
 
 
@@ -165,7 +162,7 @@ def clusters(view: View, request: Request) -> Response:
         for name in dict.fromkeys([*snapshot.clusters, *(each.cluster for each in snapshot.stats.endpoints)])
     }
     if _wants_json(request):
-        return _json(
+        return json_answer(
             {
                 "cluster_statuses": [
                     {"name": name, "host_statuses": [_host_document(snapshot, each) for each in endpoints]}
@@ -256,7 +253,7 @@ def replicas(view: View, request: Request) -> Response:
     """State, lag, resync, scrubs and refills of every replica."""
     snapshot = view.snapshot()
     if _wants_json(request):
-        return _json(
+        return json_answer(
             {
                 "replicas": mirrors.documents(snapshot),
                 "refills": mirrors.refill_documents(snapshot),
@@ -280,7 +277,7 @@ def resync(view: View, request: Request) -> Response:
     except ValueError as error:
         return Response(f"{error}\n", HTTPStatus.BAD_REQUEST)
     if _wants_json(request):
-        return _json({"cluster": cluster, "action": action, "replicas": list(names)})
+        return json_answer({"cluster": cluster, "action": action, "replicas": list(names)})
     return Response("".join(f"{action}: {name}\n" for name in names) or f"{action}: no replica yet\n")
 
 
@@ -289,12 +286,12 @@ def resync(view: View, request: Request) -> Response:
 
 def config_dump(view: View, request: Request) -> Response:
     """The configuration and the plan in force, without secrets."""
-    return _json(view.config_dump())
+    return json_answer(view.config_dump())
 
 
 def server_info(view: View, request: Request) -> Response:
     """Version, state, uptime and configuration file."""
-    return _json(view.server_info())
+    return json_answer(view.server_info())
 
 
 def listeners(view: View, request: Request) -> Response:
@@ -302,13 +299,13 @@ def listeners(view: View, request: Request) -> Response:
     bound = view.snapshot().listeners
     if _wants_json(request):
         document = [{"name": name, "local_address": _address_document(address)} for name, address in bound]
-        return _json({"listener_statuses": document})
+        return json_answer({"listener_statuses": document})
     return _lines(f"{name}::{address}" for name, address in bound)
 
 
 def memory(view: View, request: Request) -> Response:
     """Memory in bytes: what the system counts, and the data plane's budget in use."""
-    return _json(memory_document() | {"data_plane": view.snapshot().stats.worker.memory_bytes})
+    return json_answer(memory_document() | {"data_plane": view.snapshot().stats.worker.memory_bytes})
 
 
 def memory_document() -> dict[str, int]:
@@ -361,11 +358,13 @@ ENDPOINTS = (
     Endpoint("GET", "/stats/prometheus", "statistics in Prometheus's text format", prometheus),
     Endpoint("GET", "/clusters", "clusters and their endpoints: ?format=json", clusters),
     Endpoint("GET", "/replicas", "mirrors: state, lag, resync, scrubs: ?format=json", replicas),
+    Endpoint("GET", "/group", "who leads the group, and how each member is, as JSON", group),
     Endpoint("GET", "/listeners", "listeners and their addresses: ?format=json", listeners),
     Endpoint("GET", "/config_dump", "configuration and plan in force, without secrets", config_dump),
     Endpoint("GET", "/server_info", "version, state, uptime, configuration file", server_info),
     Endpoint("GET", "/memory", "memory in bytes", memory),
     Endpoint("POST", "/resync", f"bring mirrors up to date by hand: {RESYNC_QUERY}", resync, RESYNC_QUERY),
+    Endpoint("POST", "/leader", f"let a member lead the group: {LEADER_QUERY}", leader, LEADER_QUERY),
     Endpoint(
         "POST", "/logging", "change the level of the log: ?level=debug|info|warning|error", logging_, "?level=debug"
     ),

@@ -10,12 +10,14 @@ Owns: the admin socket. Never: knows what an answer means.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from redisha.errors import ListenError
@@ -26,7 +28,7 @@ HEAD_LIMIT = 16 * 1024
 """Bytes of a request's head."""
 
 BODY_LIMIT = 64 * 1024
-"""Bytes of a request's body, which is read and thrown away: no endpoint takes one."""
+"""Bytes of a request's body."""
 
 IDLE_LIMIT = 60.0
 """Seconds that a connection may be silent, and that a request may take to arrive."""
@@ -46,6 +48,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,12 @@ class Response:
     """For a 405: the method that is allowed."""
 
 
-Handler = Callable[[Request], Response]
+def json_answer(document: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """A document as an answer; what JSON has no form for is told as text."""
+    return Response(json.dumps(document, indent=1, default=str) + "\n", status, content_type=JSON)
+
+
+Handler = Callable[[Request], Response | Awaitable[Response]]
 
 
 class BadRequest(Exception):  # noqa: N818 - HTTP's name for it
@@ -142,13 +150,15 @@ class AdminServer:
                 writer.write(encode(bad.response, keep=False))
                 await writer.drain()
                 return
-            writer.write(encode(self._answer(request), keep=keep, head_only=request.method == "HEAD"))
+            response = await self._answer(request)
+            writer.write(encode(response, keep=keep, head_only=request.method == "HEAD"))
             async with asyncio.timeout(IDLE_LIMIT):
                 await writer.drain()
 
-    def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response:
         try:
-            return self._handler(request)
+            response = self._handler(request)
+            return response if isinstance(response, Response) else await response
         except Exception:
             log.exception("%s: %s %s failed", self._name, request.method, request.path)
             return Response("internal error; the log has the details\n", HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -181,20 +191,20 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[Request, bool]:
     request = parse_request_line(line)
     if "transfer-encoding" in headers:
         raise BadRequest(HTTPStatus.LENGTH_REQUIRED, "send a Content-Length, not a Transfer-Encoding")
-    await _skip_body(reader, headers.get("content-length", "0"))
+    body = await _body(reader, headers.get("content-length", "0"))
     origin = headers.get("origin")
     if request.method == "POST" and origin is not None and urlsplit(origin).netloc != headers.get("host"):
         raise BadRequest(HTTPStatus.FORBIDDEN, "a page of another site may not do this")
     asked = headers.get("connection", "").lower()
-    return request, asked != "close" and (line.endswith("HTTP/1.1") or asked == "keep-alive")
+    return replace(request, body=body), asked != "close" and (line.endswith("HTTP/1.1") or asked == "keep-alive")
 
 
-async def _skip_body(reader: asyncio.StreamReader, length: str) -> None:
+async def _body(reader: asyncio.StreamReader, length: str) -> bytes:
     if not (length.isascii() and length.isdecimal()):
         raise BadRequest(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
     if len(length) > len(str(BODY_LIMIT)) or int(length) > BODY_LIMIT:
         raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"body longer than {BODY_LIMIT} bytes")
-    await reader.readexactly(int(length))
+    return await reader.readexactly(int(length))
 
 
 def parse_request_line(line: str) -> Request:

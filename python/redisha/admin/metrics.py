@@ -1,6 +1,6 @@
 """The numbers by name: Envoy's text names for ``/stats``, families with labels for Prometheus. Pure.
 
-Owns: every statistic's name and help text. Never: counts anything.
+Owns: every statistic's name; what it means is in :mod:`redisha.admin.names`. Never: counts anything.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redisha.admin import ServerState, Snapshot
+from redisha.admin import ServerState, Snapshot, members
+from redisha.admin.names import GAUGES, HELP, RENAMED, SKIPPED
 from redisha.core import EndpointStats, Latency
 from redisha.health.state import Health
 
@@ -19,154 +20,9 @@ if TYPE_CHECKING:
     from redisha.refill import RefillStats
     from redisha.scrub import ScrubStats
 
-Value: TypeAlias = int | Latency
+Value: TypeAlias = int | float | Latency
 
 QUANTILES = (("p50", "0.5"), ("p90", "0.9"), ("p99", "0.99"), ("p999", "0.999"))
-
-HELP = {
-    # listeners
-    "downstream_cx_total": "Client connections accepted.",
-    "downstream_cx_active": "Client connections open now.",
-    "downstream_cx_destroy": "Client connections closed.",
-    "downstream_cx_protocol_error": "Client connections closed for bytes that are not RESP.",
-    "downstream_cx_rx_bytes_total": "Bytes received from clients.",
-    "downstream_cx_tx_bytes_total": "Bytes sent to clients.",
-    "downstream_cx_max_clients": "Client connections refused because max_clients was reached.",
-    "downstream_cx_idle_timeout": "Client connections closed for being idle.",
-    "downstream_cx_handshake_timeout": "Client connections closed for not authenticating in time.",
-    "downstream_cx_output_overflow": "Client connections closed for not reading their replies.",
-    "downstream_cx_memory_overflow": "Client connections closed for holding most of a used-up memory budget.",
-    "downstream_cx_drain_close": "Client connections closed by draining.",
-    "downstream_cx_paused": "Times that reading from a client was paused by a bound.",
-    "downstream_rq_total": "Commands received from clients.",
-    "downstream_rq_active": "Commands of clients not answered yet.",
-    "downstream_rq_local": "Commands answered by the proxy itself.",
-    "downstream_rq_error": "Commands answered with an error of the proxy.",
-    "downstream_rq_no_route": "Commands whose key has no route.",
-    "downstream_rq_unsupported": "Commands refused because the proxy does not support them there.",
-    "downstream_rq_time_us": "From a command's arrival to its reply, in microseconds.",
-    # endpoints
-    "upstream_cx_total": "Connections made to the endpoint.",
-    "upstream_cx_active": "Connections to the endpoint open now.",
-    "upstream_cx_connect_fail": "Connections to the endpoint that were refused or timed out.",
-    "upstream_cx_destroy": "Connections to the endpoint that ended.",
-    "upstream_cx_protocol_error": "Connections closed because the endpoint sent bytes that are not RESP.",
-    "upstream_cx_rx_bytes_total": "Bytes received from the endpoint.",
-    "upstream_cx_tx_bytes_total": "Bytes sent to the endpoint.",
-    "upstream_rq_total": "Commands sent to the endpoint.",
-    "upstream_rq_active": "Commands that the endpoint has not answered yet.",
-    "upstream_rq_timeout": "Commands that the endpoint did not answer in time.",
-    "upstream_rq_indoubt": "Commands whose connection was lost before the reply: they may have been applied.",
-    "upstream_rq_unavailable": "Commands refused because the endpoint was not connected: not one byte was sent.",
-    "upstream_rq_time_us": "From a command's sending to the endpoint's reply, in microseconds.",
-    # replicas
-    "lag": "Committed effects that the replica has not acknowledged.",
-    "lag_bytes": "Bytes of committed effects that the replica has not acknowledged.",
-    "acked_total": "Effects that the replica acknowledged.",
-    "sent_total": "Effects sent to the replica.",
-    "lost_total": "Effects that the replica did not get as such (full log, unknown keys); a resync heals that.",
-    "error_total": "Effects that the replica answered with an error.",
-    "differ_total": "Effects to which the replica's reply was not the primary's.",
-    "resync_keys_total": "Keys copied to the replica by resync.",
-    "repair_keys": "Keys in doubt on the replica, to be copied.",
-    "restarts_total": "Times that the replica's Redis was another process when it was connected to again.",
-    "resync_bytes_total": "Bytes copied to the replica by resync.",
-    "resync_done": "Keys that the running resync has looked at.",
-    "resync_total": "Keys that the running resync has to look at, as an estimate.",
-    "resync_rate": "Keys per second that the running resync looks at.",
-    "resync_limit": "Copies that the resync may have in flight now; it adapts to the latency that clients see.",
-    "resync_runs_total": "Resyncs by buckets or in full that were begun.",
-    "resync_full_total": "Full resyncs that were begun.",
-    "unproven_keys": "Keys that were there already when a resync could only add: not compared, not proven equal.",
-    "unrepaired_keys": "Keys that cannot be copied to the replica.",
-    "dirty_buckets": "Buckets of keys, of 1,048,576, that may differ on the replica.",
-    "generation": "Generation of the dirty map that is being written.",
-    # scrubs and refills
-    "scrub_runs_total": "Comparisons of a random sample of keys that came to their end.",
-    "scrub_keys_total": "Keys compared by them.",
-    "scrub_differ_total": "Keys that differed, and were copied again.",
-    "scrub_failures_total": "Comparisons that failed.",
-    "scrub_last_run": "When the last one ended, in seconds since 1970; 0 for never.",
-    "refill_running": "1 while the primary is held and filled again from the mirror.",
-    "refill_done": "Keys that the running refill has looked at; of the last one, keys copied.",
-    "refill_expected": "Keys that it has to look at, as far as it is known.",
-    "refill_runs_total": "Refills of the primary from the mirror.",
-    "refill_keys_total": "Keys that they looked at or copied.",
-    "refill_failures_total": "Attempts that failed.",
-    # logs
-    "entries": "Effects in the log.",
-    "bytes": "Bytes in the log.",
-    "limit": "Bytes that the log may have.",
-    "committed_total": "Effects committed to the log.",
-    "overflow_total": "Effects dropped from the full log before every replica had them.",
-    # worker
-    "turns": "Turns of the worker's loop.",
-    "memory_bytes": "Bytes of the memory budget in use: partial requests, queued replies, logs.",
-    "plan_generation": "Generation of the plan that the worker runs.",
-    # control plane
-    "command_total": "Commands received from clients, by name.",
-    "endpoint_ready": "1 while the data plane has a usable connection to the endpoint.",
-    "endpoint_healthy": "1 while the control plane's probes of the endpoint pass.",
-    "health_check_attempt_total": "Probes of the endpoint.",
-    "health_check_success_total": "Probes that passed.",
-    "health_check_failure_total": "Probes that failed.",
-    "health_check_network_failure_total": "Probes that failed to connect or to get an answer in time.",
-    "redis_used_memory_bytes": "Memory that the Redis says it uses.",
-    "redis_maxmemory_bytes": "Memory that the Redis may use; 0 for no limit.",
-    "redis_evicted_keys": "Keys that the Redis has evicted since its start.",
-    "redis_may_evict": "1 while the Redis throws keys away when it is full, which no mirror hears of.",
-    "redis_loading": "1 while the Redis reads its data from disk.",
-    "replica_state": "1 for the state the replica is in.",
-    "dns_attempt_total": "Lookups of the name.",
-    "dns_success_total": "Lookups that gave addresses.",
-    "dns_failure_total": "Lookups that failed; the last good addresses stay in use.",
-    "dns_addresses": "Addresses in use for the name.",
-    "server_live": "1 while the server is live, 0 while it starts or drains.",
-    "server_ready": "1 while every route has a ready endpoint.",
-}
-
-GAUGES = frozenset(
-    {
-        "lag",
-        "lag_bytes",
-        "repair_keys",
-        "resync_done",
-        "resync_total",
-        "resync_rate",
-        "resync_limit",
-        "unproven_keys",
-        "unrepaired_keys",
-        "dirty_buckets",
-        "generation",
-        "scrub_last_run",
-        "refill_running",
-        "refill_done",
-        "refill_expected",
-        "entries",
-        "bytes",
-        "limit",
-        "memory_bytes",
-        "plan_generation",
-        "endpoint_ready",
-        "endpoint_healthy",
-        "redis_used_memory_bytes",
-        "redis_maxmemory_bytes",
-        "redis_evicted_keys",  # starts again with the Redis
-        "redis_may_evict",
-        "redis_loading",
-        "replica_state",
-        "dns_addresses",
-        "server_live",
-        "server_ready",
-    }
-)
-"""Fields that go up and down, besides ``*_active``."""
-
-RENAMED = {"resync_total": "resync_expected"}
-"""Gauges whose names would be taken for counters', under the names that Prometheus gets."""
-
-SKIPPED = frozenset({"now_ms"})
-"""Fields that are no statistic."""
 
 
 def is_gauge(name: str) -> bool:
@@ -211,6 +67,8 @@ def _samples(snapshot: Snapshot) -> Iterator[tuple[str, Value]]:
     for refill in snapshot.refills.values():
         prefix = f"replica.{_flat(refill.primary)}.{_flat(refill.mirror)}"
         yield from ((f"{prefix}.{name}", value) for name, value in _refilled(refill))
+    for field, labels, value in members.numbers(snapshot):
+        yield ".".join(["group", *(_flat(each) for each in labels.values()), field]), value
     for each in stats.logs:
         yield from ((f"log.{_flat(each.primary)}.{name}", value) for name, value in numbers(each))
     yield from ((f"worker.{name}", value) for name, value in numbers(stats.worker))
@@ -260,7 +118,7 @@ def _flat(name: str) -> str:
 
 def shown(value: Value) -> str:
     """A value as ``/stats`` prints it; a histogram as Envoy does, by percentiles."""
-    if isinstance(value, int):
+    if not isinstance(value, Latency):
         return str(value)
     if not value.count:
         return "No recorded values"
@@ -320,6 +178,8 @@ def _labelled(snapshot: Snapshot) -> Iterator[Labelled]:
         yield from _of("replica_", replica, labels)
         yield "replica_state", "replica_state", labels | {"state": replica.state}, 1
     yield from _cared_for(snapshot)
+    for field, labels, value in members.numbers(snapshot):
+        yield f"group_{field.removesuffix('_total')}", f"group_{field}", labels, value
     for each in stats.logs:
         yield from _of("log_", each, {"primary": each.primary})
     yield from _of("worker_", stats.worker, {})

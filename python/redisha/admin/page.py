@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from redisha.admin import Snapshot
+from redisha.admin import Snapshot, members
 from redisha.admin import replicas as mirrors
+from redisha.admin.members import Member
 from redisha.core import ReplicaStats
+from redisha.group.status import Role
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -46,7 +48,9 @@ def front(snapshot: Snapshot, info: Mapping[str, Any], paths: Paths) -> str:
         )
         for each in snapshot.stats.endpoints
     ]
-    replicas = [_replica_row(snapshot, each) for each in snapshot.stats.replicas]
+    # A member's replica is shown with the member.
+    told = [each for each in snapshot.stats.replicas if not mirrors.member_of(snapshot, each)]
+    replicas = [_replica_row(snapshot, each) for each in told]
     refills = [
         (
             f"<code>{escape(each['primary'])}</code>",
@@ -61,6 +65,7 @@ def front(snapshot: Snapshot, info: Mapping[str, Any], paths: Paths) -> str:
         "".join(f"<p class=bad>{escape(text)}</p>" for text in snapshot.missing),
         _table("Listeners", ("name", "address"), [(escape(name), escape(at)) for name, at in snapshot.listeners]),
         _table("Endpoints", ("cluster", "endpoint", "address", "state", "version", "commands"), endpoints),
+        *_group(snapshot),
         _table("Replicas", ("primary", "mirror", "state", "resync", "lag", "to repair", "last healed"), replicas),
         _table("Refills", ("primary", "from its mirror", "state", ""), refills),
         _table("Paths", ("", "path", ""), [_path_row(*each) for each in paths]),
@@ -68,6 +73,32 @@ def front(snapshot: Snapshot, info: Mapping[str, Any], paths: Paths) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>redisha</title>"
         f"<meta name=viewport content='width=device-width'><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def _group(snapshot: Snapshot) -> list[str]:
+    """The group in a line, and its members."""
+    group = snapshot.group
+    if group is None:
+        return []
+    leads = members.leader(snapshot)
+    text = f"{leads} leads, term {group.me.term}" if leads else f"nobody leads: {snapshot.leaderless}"
+    heads = ("member", "role", "state", "term", "lag: commands", "bytes", "ms", "last heard", "resync")
+    rows = [_member_row(each, is_me=not number) for number, each in enumerate(members.members(snapshot))]
+    return [_table(f"Group {escape(group.name)}", heads, rows), f"<p>{_mark(text, good=bool(leads))}</p>"]
+
+
+def _member_row(member: Member, *, is_me: bool) -> tuple[str, ...]:
+    progress = mirrors.progress(member.replica) if member.replica is not None else None
+    heard = "" if member.silent_ms is None else f"{member.silent_ms / 1000:.1f} s ago"
+    return (
+        f"<code>{escape(member.name)}</code>{' (this one)' if is_me else ''}",
+        str(member.status.role) if member.up and member.status.role is not Role.NONE else "",
+        _mark(member.state, good=member.in_sync) + (f" {escape(member.reason)}" if member.reason else ""),
+        str(member.status.term),
+        *("" if each is None else f"{each:,}" for each in (member.lag, member.lag_bytes, member.lag_ms)),
+        "" if is_me else heard or "never",
+        _bar(progress) if progress is not None else escape(member.replica.healed if member.replica else ""),
     )
 
 

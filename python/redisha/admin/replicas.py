@@ -1,4 +1,7 @@
-"""What is told of each mirror: the data plane's record, how far its resync is, scrubs, refills, warnings. Pure."""
+"""What is told of each replica: a mirror, or a member of the group. Pure.
+
+The data plane's record, how far its resync is, scrubs, refills, warnings.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,30 @@ from typing import Any
 from redisha.admin import Snapshot
 from redisha.core import ReplicaStats
 from redisha.health.evictions import advice
+from redisha.plan import peer_cluster
 from redisha.refill import RefillStats
 
 
 def documents(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Every replica, ready for JSON."""
+    """Every replica, ready for JSON. One that is a member of the group has the member's name, any other none."""
     return [_document(snapshot, replica) for replica in snapshot.stats.replicas]
+
+
+def member_of(snapshot: Snapshot, replica: ReplicaStats) -> str:
+    """The member of the group that a replica is; its address while its name is not known; empty: it is a mirror."""
+    group = snapshot.group
+    if group is None:
+        return ""
+    for peer in group.peers:
+        if replica.mirror == f"{peer_cluster(group.name, peer.id)}/{peer.id}":
+            return peer.status.member or peer.id
+    return ""
 
 
 def _document(snapshot: Snapshot, replica: ReplicaStats) -> dict[str, Any]:
     scrub = snapshot.scrubs.get((replica.primary, replica.mirror))
     return asdict(replica) | {
+        "member": member_of(snapshot, replica),
         "progress": progress(replica),
         "scrub": asdict(scrub) if scrub is not None else None,
         "warnings": list(warnings(snapshot, replica)),

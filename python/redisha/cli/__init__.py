@@ -19,34 +19,40 @@ COMMANDS = {
     "convert": "Print FILE, for example an Envoy or a Dynomite file, in redisha's own form.",
     "demo": "See it work with Redis servers of its own, in a minute.",
     "status": "Show what a running sidecar does.",
+    "leader": "Let another member of the group lead.",
+    "init": "Empty this member's Redis, so that it gets another member's data.",
     "resync": "Bring a running sidecar's mirrors up to date by hand.",
     "verify": "Compare two Redis servers key by key.",
 }
 
 HELP = """Make standalone Redis servers highly available, without Sentinel and without Cluster.
 
-redisha is a sidecar. Clients talk to it as to a Redis; it sends their commands to one Redis and mirrors the writes, in
-the same order, to another. A mirror that was away is brought up to date when it comes back.
+redisha is a sidecar. Each Redis has one, clients talk to any of them as to a Redis, and the sidecars of a group make
+their Redis servers behave as one: one leads and puts all writes in one order, the others have the same data a moment
+later. When a Redis or a sidecar is lost, another leads about a second later; one that is back gets what it missed.
 
 \b
-    # redisha.yaml: clients → :6380 → redis-001, writes also → redis-002
+    # redisha.yaml beside redis-001; beside redis-002 the two names are in each other's place
     admin: {bind: 127.0.0.1:8001}
     listeners:
-      - bind: [0.0.0.0:6380]
-        routes:
-          - {prefix: "", cluster: redis-001, mirrors: [{cluster: redis-002}]}
-    clusters:
-      redis-001: {endpoints: [redis-001:6379]}
-      redis-002: {endpoints: [redis-002:6379]}
+      - {bind: [0.0.0.0:6380], group: cache}
+    group:
+      name: cache
+      member: redis-001
+      listen: 0.0.0.0:8101
+      redis: redis-001:6379
+      peers: [redis-002:8101]
 
 \b
     redisha check redisha.yaml      is it right, and what does it do?
-    redisha run redisha.yaml        serve; SIGHUP reads the file again, SIGTERM drains
+    redisha run redisha.yaml        serve; SIGHUP reads the file again, SIGTERM hands over and drains
     redis-cli -p 6380 set k v       both servers have it
-    redisha status                  how is each mirror?
+    redisha status                  who leads, and how is each member?
+    redisha leader redis-002        before a restart: let another member lead
 
-An Envoy bootstrap file with a redis_proxy filter runs unchanged, and so does a Dynomite file whose nodes are full
-copies of each other: redisha run envoy.yaml, redisha run dynomite.yaml
+Without a group, a route leads to a cluster and may have mirrors. So an Envoy bootstrap file with a redis_proxy filter
+runs unchanged, and so does a Dynomite file whose nodes are full copies of each other, as a group: redisha run
+envoy.yaml, redisha run dynomite.yaml
 """
 
 

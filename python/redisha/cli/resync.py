@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from redisha.admin.client import DEFAULT, AdminClient, AnswerError
-from redisha.cli.status import bar, coloured_state, connect
+from redisha.cli.status import connect
+from redisha.cli.words import bar, coloured_state
 from redisha.errors import RedishaError
 
 EVERY = 0.25

@@ -12,47 +12,31 @@ from typing import Any
 import click
 
 from redisha.admin.client import DEFAULT, AdminClient, address_in
+from redisha.cli import members
+from redisha.cli.words import BAD, GOOD, bar, coloured, coloured_state, duration
 from redisha.config.scalars import ScalarError
 from redisha.errors import RedishaError
 
 EVERY = 1.0
 """Seconds from one look to the next with ``--watch``."""
 
-BAR = 24
-"""Characters of a progress bar."""
-
-_GOOD, _BUSY, _BAD = "green", "yellow", "red"
-
-_COLOURS = {
-    "in_sync": _GOOD,
-    "ready": _GOOD,
-    "healthy": _GOOD,
-    "done": _GOOD,
-    "connecting": _BUSY,
-    "catching_up": _BUSY,
-    "resync": _BUSY,
-    "paused": _BUSY,
-    "held": _BUSY,
-    "running": _BUSY,
-    "waiting": _BUSY,
-}
-
 _EPILOG = """\b
 Examples:
   redisha status                        the sidecar whose admin server is at 127.0.0.1:8001
   redisha status -c redisha.yaml        the one that runs this file
   redisha status --watch                again every second, until Ctrl-C
-  redisha status && deploy              go on only when every mirror is equal to its primary
+  redisha status && deploy              go on only when all copies are equal
 
 \b
 Exit codes:
-  0    every mirror is in_sync (or there is none)
-  1    some mirror is not
+  0    every mirror is in_sync, and so is every member of the group, which has a leader
+  1    some is not, or nobody leads
   2    the command line is wrong
   69   no sidecar answers there
 
 \b
-The states of a mirror are explained in docs/operations.md. To bring one up to date by hand: redisha resync --help
+The states of members and mirrors are explained in docs/operations.md. To let another member lead: redisha leader
+--help. To bring a mirror up to date by hand: redisha resync --help
 """
 
 
@@ -62,14 +46,17 @@ The states of a mirror are explained in docs/operations.md. To bring one up to d
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (with --watch: one per line).")
 @click.option("-w", "--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 def status(admin: str | None, file: Path | None, as_json: bool, watch: bool) -> None:
-    """Show what a running sidecar does: listeners, servers, and how far each mirror is.
+    """Show what a running sidecar does: listeners, servers, its group, and how far each mirror is.
 
-    The exit code says whether every mirror is in_sync.
+    Of a group it shows who leads, and for each member what lacks there. Every member can be asked; lag in bytes and
+    milliseconds only the leader knows. The star marks the member that was asked.
+
+    The exit code says whether every member and every mirror is in_sync.
     """
     client = connect(admin, file)
     while True:
         found = look(client)
-        code = 0 if all(each["state"] == "in_sync" for each in found["replicas"]) else 1
+        code = 0 if members.well(found["group"]) and all(each["state"] == "in_sync" for each in mirrors(found)) else 1
         if as_json:
             click.echo(json.dumps(found, indent=None if watch else 1))
         else:
@@ -109,14 +96,20 @@ def look(client: AdminClient) -> dict[str, Any]:
     Raises:
         UnreachableError: no sidecar answers.
     """
-    info, mirrors = client.get("/server_info"), client.get("/replicas")
+    info, replicas = client.get("/server_info"), client.get("/replicas")
     return {
         "server": {key: value for key, value in info.items() if key != "events"},
         "listeners": _listeners(client),
         "clusters": client.get("/clusters")["cluster_statuses"],
-        "replicas": mirrors["replicas"],
-        "refills": mirrors["refills"],
+        "replicas": replicas["replicas"],
+        "refills": replicas["refills"],
+        "group": members.ask(client),
     }
+
+
+def mirrors(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The replicas that are mirrors: what there is to say of a member's, the group says."""
+    return [each for each in found["replicas"] if not each.get("member")]
 
 
 def _listeners(client: AdminClient) -> list[dict[str, Any]]:
@@ -148,14 +141,17 @@ def _address(document: dict[str, Any]) -> str:
 def lines(found: dict[str, Any], address: str, now: float) -> Iterator[str]:
     """The document for people; ``now`` in seconds since 1970."""
     server = found["server"]
-    state = _coloured(server["state"], _GOOD) if server["ready"] else _coloured("not ready", _BAD)
-    up = _time(int(server["uptime_current_epoch"].removesuffix("s")))
+    state = coloured(server["state"], GOOD) if server["ready"] else coloured("not ready", BAD)
+    up = duration(int(server["uptime_current_epoch"].removesuffix("s")))
     yield f"redisha {server['version']} at {address}: {state}, up {up}"
     config = server["config"]
     yield f"  {config['file']}, plan {config['generation_in_force']}; state in {server['state_dir']}"
-    yield from (f"  {_coloured(text, _BAD)}" for text in server["missing"])
+    group = found["group"]
+    # Why nobody leads, the group says.
+    elsewhere = f"group {group['name']}: nobody leads" if group is not None else " "
+    yield from (f"  {coloured(text, BAD)}" for text in server["missing"] if not text.startswith(elsewhere))
     if error := server["config"]["last_reload_error"]:
-        yield f"  {_coloured('the last reload was refused', _BAD)}: {error['error']}"
+        yield f"  {coloured('the last reload was refused', BAD)}: {error['error']}"
     yield ""
     yield from _table(
         "listener",
@@ -164,14 +160,17 @@ def lines(found: dict[str, Any], address: str, now: float) -> Iterator[str]:
             for each in found["listeners"]
         ],
     )
+    servers = [each for each in found["clusters"] if group is None or not each["name"].startswith(f"{group['name']}~")]
     yield from _table(
-        "server", [_server(cluster["name"], each) for cluster in found["clusters"] for each in cluster["host_statuses"]]
+        "server", [_server(cluster["name"], each) for cluster in servers for each in cluster["host_statuses"]]
     )
-    for replica in found["replicas"]:
+    if group is not None:
+        yield from members.lines(group)
+    for replica in mirrors(found):
         yield from _replica(replica, now)
     for refill in found["refills"]:
         yield from _refill(refill)
-    if not found["replicas"]:
+    if group is None and not found["replicas"]:
         yield "no route has a mirror"
 
 
@@ -205,7 +204,7 @@ def _replica(replica: dict[str, Any], now: float) -> Iterator[str]:
         yield f"          last healed: {replica['healed']}"
     if (scrub := replica["scrub"]) is not None and (said := _scrub(scrub, now)):
         yield f"          scrub: {said}"
-    yield from (f"          {_coloured(text, _BAD)}" for text in replica["warnings"])
+    yield from (f"          {coloured(text, BAD)}" for text in replica["warnings"])
     yield ""
 
 
@@ -223,11 +222,11 @@ def _backlog(replica: dict[str, Any]) -> Iterator[str]:
 
 def _scrub(scrub: dict[str, Any], now: float) -> str:
     if scrub["error"]:
-        return _coloured(f"failed: {scrub['error']}", _BAD)
+        return coloured(f"failed: {scrub['error']}", BAD)
     if not scrub["last_run"]:
         return "runs for the first time" if scrub["running"] else ""
     differ = f"{scrub['last_differ']:,} differed and were copied again" if scrub["last_differ"] else "all equal"
-    return f"{scrub['last_keys']:,} keys {_time(max(0, now - scrub['last_run']))} ago, {differ}"
+    return f"{scrub['last_keys']:,} keys {duration(max(0, now - scrub['last_run']))} ago, {differ}"
 
 
 def _refill(refill: dict[str, Any]) -> Iterator[str]:
@@ -236,21 +235,6 @@ def _refill(refill: dict[str, Any]) -> Iterator[str]:
     if refill["state"] in ("running", "waiting"):
         yield f"          {bar(refill)}"
     yield ""
-
-
-def bar(progress: dict[str, Any]) -> str:
-    """How far something is: ``[######------] 45.0 %, 450,000 of 1,000,000 keys, 12,300 per second, 45 s to go``."""
-    percent = progress["percent"]
-    full = round(BAR * percent / 100) if percent is not None else 0
-    parts = [f"[{'#' * full}{'-' * (BAR - full)}]" + (f" {percent:.1f} %" if percent is not None else "")]
-    parts.append(
-        f"{progress['done']:,} of {progress['total']:,} keys" if progress["total"] else f"{progress['done']:,} keys"
-    )
-    if progress["rate"]:
-        parts.append(f"{progress['rate']:,} per second")
-    if progress["eta_s"] is not None:
-        parts.append(f"{_time(progress['eta_s'])} to go")
-    return ", ".join(parts)
 
 
 def _table(title: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -262,22 +246,3 @@ def _table(title: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
         cells = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)]
         yield f"{title:<10}{'  '.join(cells)}".rstrip()
     yield ""
-
-
-def _time(seconds: float) -> str:
-    """3720 as ``1h 2m``."""
-    left = int(seconds)
-    for unit, smaller, size, step in (("d", "h", 86_400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
-        if left >= size:
-            return f"{left // size}{unit} {left % size // step}{smaller}"
-    return f"{left} s"
-
-
-def coloured_state(state: str) -> str:
-    """A state in its colour."""
-    return _coloured(state, _COLOURS.get(state, _BAD))
-
-
-def _coloured(text: str, colour: str) -> str:
-    """In colour; ``click.echo`` takes it away where the output is no terminal."""
-    return click.style(text, fg=colour)

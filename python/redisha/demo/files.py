@@ -1,8 +1,8 @@
 """The configurations of the demo's sidecars.
 
-Two are the Envoy files that redisha was made for, with this machine's addresses in place of Kubernetes' names: the
-texts lie beside this file, as they were published; only hosts and ports are replaced. The third is in redisha's own
-form.
+Two are in redisha's own form: a group's member, and a route with a mirror. Two are the Envoy files that redisha was
+made for, with this machine's addresses in place of Kubernetes' names: the texts lie beside this file, as they were
+published; only hosts and ports are replaced.
 """
 
 import re
@@ -65,4 +65,29 @@ listeners:
 clusters:
   redis-primary: {{endpoints: ["127.0.0.1:{primary}"], discovery: static}}
   redis-mirror: {{endpoints: ["127.0.0.1:{mirror}"], discovery: static}}
+"""
+
+
+def member(name: str, redis: int, listen: int, peer: int, port: int, admin: int) -> str:
+    """A file in redisha's own form: one member of a group of two.
+
+    Args:
+        name: the member's.
+        redis: the port of 127.0.0.1 where its Redis is.
+        listen: where the other member comes in.
+        peer: the same of the other one.
+        port: where clients come in.
+        admin: where the admin server listens.
+    """
+    return f"""\
+admin: {{bind: "127.0.0.1:{admin}"}}
+listeners:
+  - {{bind: "127.0.0.1:{port}", group: cache}}
+group:
+  name: cache
+  member: {name}
+  listen: "127.0.0.1:{listen}"
+  redis: "127.0.0.1:{redis}"
+  peers: ["127.0.0.1:{peer}"]
+  write_consistency: quorum
 """

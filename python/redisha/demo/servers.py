@@ -79,6 +79,11 @@ class RedisServer:
 
         return Redis(host="127.0.0.1", port=self.port, db=database, socket_timeout=10)
 
+    @property
+    def options(self) -> str:
+        """How one would start it by hand."""
+        return " ".join(self._argv()[1:]).replace("--save  ", "--save '' ") + " --daemonize yes"
+
     def _argv(self) -> list[str]:
         settings = {
             "port": self.port,
@@ -86,8 +91,8 @@ class RedisServer:
             "dir": self._folder,
             "appendonly": "yes",
             "appendfsync": "everysec",
-            "appenddirname": _DATA,
             "save": "",
+            "appenddirname": _DATA,
         }
         argv = ["redis-server"]
         for name, value in settings.items():

@@ -39,23 +39,53 @@ class Sidecar:
         self._child: Child | None = None
 
     def start(self) -> None:
-        """Start it and wait until it is ready.
+        """Start it and wait until it is ready. The ports stay the same when it is started again.
 
         Raises:
             DemoError: it does not start.
         """
-        state = self.file.with_name("state")
-        for left in reversed(range(PORT_TRIES)):
-            self.port, self.admin = free_port(), free_port()
-            self.file.write_text(self._configure(self.port, self.admin))
-            argv = [sys.executable, "-m", "redisha", "run", str(self.file)]
-            argv += ["--state-dir", str(state), "--drain-timeout", "1"]
-            self._child = child = Child(argv, self._log)
+        first = not self.port
+        for left in reversed(range(PORT_TRIES if first else 1)):
+            child = self.begin(other_ports=first)
             child.wait_until(self._is_ready, f"{self.name} is ready", 30)
             if child.exit_code() is None:
                 return
             if not left or child.exit_code() != ListenError.exit_code:
                 raise DemoError(f"{self.name} ended with {child.exit_code()}:\n{child.output()}")
+
+    def begin(self, *, other_ports: bool = False) -> Child:
+        """Start it, and do not wait.
+
+        Args:
+            other_ports: take other ports than before; the first time they are taken anyway.
+        """
+        if other_ports or not self.port:
+            self.port, self.admin = free_port(), free_port()
+        self.file.write_text(self._configure(self.port, self.admin))
+        argv = [sys.executable, "-m", "redisha", "run", str(self.file)]
+        argv += ["--state-dir", str(self.file.with_name("state")), "--drain-timeout", "1"]
+        self._child = Child(argv, self._log)
+        return self._child
+
+    def wait_ready(self) -> None:
+        """Wait until one that was begun is ready.
+
+        Raises:
+            DemoError: it is not in time, or has ended.
+        """
+        child = self._child
+        if child is None:
+            raise DemoError(f"{self.name} was not started")
+        child.wait_until(self._is_ready, f"{self.name} is ready", 30)
+        if child.exit_code() is not None:
+            raise DemoError(f"{self.name} ended with {child.exit_code()}:\n{child.output()}")
+
+    def kill(self) -> int:
+        """``kill -9``; returns the process id that it had."""
+        if self._child is None:
+            raise DemoError(f"{self.name} does not run")
+        self._child.kill()
+        return self._child.pid
 
     def ask_to_end(self) -> None:
         """SIGTERM: it drains and ends."""
@@ -134,8 +164,12 @@ class Sidecar:
     def _is_ready(self) -> bool:
         return self.readiness()[0] == 200
 
+    def document(self, path: str) -> Any:
+        """What the admin server answers, read as JSON."""
+        return json.loads(self._get(path))
+
     def _mirrors(self) -> Any:
-        return json.loads(self._get("/replicas?format=json"))
+        return self.document("/replicas?format=json")
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=5) as answer:

@@ -56,9 +56,14 @@ class Stage:
 
     def sidecar(self, name: str, file: str, configure: Configure) -> Sidecar:
         """Start a sidecar, with its configuration in a file of this name."""
+        sidecar = self.prepare(name, file, configure)
+        sidecar.start()
+        return sidecar
+
+    def prepare(self, name: str, file: str, configure: Configure) -> Sidecar:
+        """A sidecar that is started later, and ended with all others."""
         sidecar = Sidecar(name, self._folder / name / file, configure)
         self._sidecars.append(sidecar)
-        sidecar.start()
         return sidecar
 
     def retire(self, *programs: RedisServer | Sidecar) -> None:

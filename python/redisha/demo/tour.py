@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from redisha.demo import benchmark
-from redisha.demo.children import DemoError, install, wait_until
+from redisha.demo import benchmark, rates
+from redisha.demo.children import DemoError, wait_until
 from redisha.demo.compare import compare
 from redisha.demo.files import PAIR, PREFIX, envoy_file
 from redisha.demo.load import Load
@@ -277,31 +277,10 @@ class Tour:
             "Of several rounds, which take turns, the best counts.",
             "Benchmark, sidecar and both Redis servers share this machine's processors: make bench measures with care.",
         )
-        if not benchmark.is_there():
-            report.line(f"skipped: there is no redis-benchmark on the PATH; install it with: {install('redis-tools')}")
+        if not rates.can_be_told(report):
             return
         rounds = self._pace.rounds
-        direct: list[benchmark.Figures] = []
-        through: list[benchmark.Figures] = []
-        with report.progress("measuring", 2 * rounds) as advance:
-            bare = self._stage.server("redis-bare")
-            seconds = 0.0
-            for number in range(rounds):
-                advance(2 * number, "directly")
-                direct.append(benchmark.measure(bare.port, self._pace.requests))
-                advance(2 * number + 1, "through sidecar-001")
-                begin = time.monotonic()
-                through.append(benchmark.measure(pair.sidecar_001.port, self._pace.requests))
-                seconds += time.monotonic() - begin
-            self._stage.retire(bare)
-        rows = []
-        for test in benchmark.TESTS:
-            one, other = benchmark.best(direct, test), benchmark.best(through, test)
-            share = f"{other.rate / one.rate:.0%}"
-            rows.append((test, *_cells(one), *_cells(other), share))
-        heads = ("", "direct req/s", "p50 ms", "sidecar req/s", "p50 ms", "of direct")
-        report.table(heads, rows)
-        report.line("(the article measured, on another machine: Envoy 43–55 % of direct, Dynomite 68–96 %)", "dim")
+        seconds = rates.tell(self._report, self._stage, pair.sidecar_001, self._pace.requests, rounds)
         writes = len(benchmark.WRITES) * self._pace.requests * rounds
         self._settle(pair, "redis-benchmark", writes, seconds, [])
 
@@ -323,7 +302,3 @@ class Tour:
             pair.wait_in_sync()
             sync = compare(pair.redis_001, pair.redis_002)
         self._results.add(what, sync, writes, seconds, errors)
-
-
-def _cells(figure: benchmark.Figure) -> tuple[str, str]:
-    return f"{figure.rate:,.0f}", f"{figure.p50_ms:.3f}"

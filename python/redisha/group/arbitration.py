@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from redisha.group.arbiter import Arbiter, ArbiterError, ConflictError, Record
@@ -54,7 +55,7 @@ class Arbitration:
     @property
     def renewed_ms(self) -> int:
         """Milliseconds since the sending of the newest change by this member that succeeded."""
-        return NEVER if self._renewed is None else int((self._clock() - self._renewed) * 1000)
+        return NEVER if self._renewed is None else math.ceil((self._clock() - self._renewed) * 1000)
 
     async def look(self) -> None:
         """See the record again."""

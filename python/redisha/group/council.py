@@ -73,16 +73,13 @@ class Council:
         self._plane = plane
         self._box = box
         self._settings = settings
-        self._arbitration = Arbitration(arbiter, settings.lease_ms / 2000, clock) if arbiter is not None else None
+        arbitration = Arbitration(arbiter, settings.lease_ms / 2000, clock) if arbiter is not None else None
+        self._arbitration = arbitration
         self._timers = Timers(clock, settings)
         self._orders = Orders(plane, box.member, settings.heartbeat_ms / 1000, clock)
-        self._election = Election(plane, self._orders, box, self._arbitration, self.look, clock)
-        self._in_sync = InSync(plane, box, self._arbitration, clock)
-        self._keeper = (
-            ArbiterKeeper(plane, self._arbitration, self._in_sync, self.look, self.wake)
-            if self._arbitration is not None
-            else None
-        )
+        self._in_sync = InSync(plane, box, arbitration, clock)
+        self._election = Election(plane, self._orders, box, arbitration, self._in_sync, self.look, clock)
+        self._keeper = ArbiterKeeper(plane, arbitration, self._in_sync, self.look, self.wake) if arbitration else None
         self._answers = Answers(box, self.look, self._stand, self._voted)
         self._standing = asyncio.Lock()
         self._handing_over = asyncio.Lock()
@@ -112,7 +109,7 @@ class Council:
             self._woken.clear()
             try:
                 await self.step()
-            except Exception:  # A member that decides nothing more would be worse than any fault in one decision.
+            except Exception:  # A member that decides nothing more would be worse.
                 log.exception("a step of the group's election failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.heartbeat_ms / 2000):
@@ -136,7 +133,7 @@ class Council:
     async def _act(self, decision: decided.Decision, view: View) -> None:
         match decision:
             case decided.Stand():
-                await self._stand(decision.term)
+                await self._stand(decision.term, decision.pre_approved)
             case decided.Lead():
                 self._lead_unelected(decision.term, view)
             case decided.Follow():
@@ -155,9 +152,10 @@ class Council:
         """The view of this moment."""
         status = self._plane.status()
         arbitration = self._arbitration
-        leads = status.me.role is Role.LEADER
-        newest = self._election.newest_record()
-        recorded = self._in_sync.confirmed if leads else newest.members if newest is not None else None
+        recorded = self._in_sync.confirmed
+        if status.me.role is not Role.LEADER:
+            newest = self._election.newest_record()
+            recorded = newest.members if newest is not None else None
         view = View(
             status=status,
             settings=self._settings,
@@ -166,6 +164,7 @@ class Council:
             record_age_ms=arbitration.age_ms if arbitration is not None else 0,
             arbiter_up=arbitration is not None and arbitration.up,
             arbiter_ms=arbitration.renewed_ms if arbitration is not None else 0,
+            settled_ms=self._timers.settled_ms(status),
             recorded=recorded,
             untrusted=self._election.untrusted(self._settings.start_wait_ms / 1000),
             seen_term=self._election.seen_term,
@@ -189,11 +188,7 @@ class Council:
         self._orders.give(term, "")
 
     async def _stand(self, term: int, leader_yields: bool = False) -> str:
-        """Stand for election, and lead.
-
-        Returns:
-            Why this member does not lead; empty: it does.
-        """
+        """Stand for election, and lead; says why it does not lead, or nothing."""
         if self._standing.locked():
             return "it stands for election already"
         async with self._standing:
@@ -212,12 +207,12 @@ class Council:
         state = replace(self._box.state, term=term, voted_for=view.me.member, founded=True, fresh=False)
         if self._save(state):
             self._timers.stood()
+            self._in_sync.start(term)
             self._lead(term)
 
     def _lead(self, term: int) -> None:
         view = self.look()
         me = view.me.member
-        self._in_sync.begin(term, self._election.newest_record(), view)
         self._orders.give(term, me)
         if view.arbiter_votes and view.record is not None and (view.record.term, view.record.leader) == (term, me):
             self._plane.arbiter_beat(view.arbiter_ms)
@@ -233,7 +228,7 @@ class Council:
             log.warning("the leadership was not handed over: %s", error)
 
     async def hand_over(self, to: str | None, patience: float = PATIENCE) -> str:
-        """Hand the leadership over, if this member has it.
+        """Hand the leadership over, see :func:`redisha.group.handover.hand_over`.
 
         Args:
             to: the successor; None: any that has everything.
@@ -251,10 +246,5 @@ class Council:
             return await hand_over(self._plane, self.look, to, patience)
 
     async def on_message(self, member: str, message: dict[str, object]) -> dict[str, object]:
-        """Answer the council of another member.
-
-        Args:
-            member: its name.
-            message: what it says, see :mod:`redisha.group.messages`.
-        """
+        """Answer the council of another member; :mod:`redisha.group.messages` has what they say."""
         return await self._answers.answer(member, message)

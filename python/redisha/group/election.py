@@ -1,13 +1,13 @@
 """An election: votes are asked for, counted, and the arbiter's is had where it is needed.
 
 Owns: the order of things that keeps two from being elected in one term: ask whether there would be a majority, write
-the own vote to disk, leave the old term, ask for the votes.
+the own vote to disk, leave the old term, ask for the votes; then have the in-sync members recorded in the new term.
 Never: decides to stand, nor tells the data plane to lead.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,9 +15,11 @@ from redisha.group import messages, vote
 from redisha.group.arbiter import Record
 from redisha.group.arbitration import Arbitration
 from redisha.group.ballot import BallotBox, BallotError
+from redisha.group.insync import InSync
 from redisha.group.messages import MessageError, VoteAnswer
 from redisha.group.orders import Orders
 from redisha.group.plane import GroupPlane, PeerError
+from redisha.group.polling import ask_all
 from redisha.group.status import PeerStatus, Role
 from redisha.group.view import Recorded, View
 
@@ -30,6 +32,7 @@ class Election:
         orders: what it is told of leaderships.
         box: this member's ballot.
         arbitration: its dealings with the arbiter; None: there is none.
+        in_sync: the record of its leadership.
         look: gives the view of this moment.
         clock: seconds.
 
@@ -43,6 +46,7 @@ class Election:
         orders: Orders,
         box: BallotBox,
         arbitration: Arbitration | None,
+        in_sync: InSync,
         look: Callable[[], View],
         clock: Callable[[], float],
     ) -> None:
@@ -50,6 +54,7 @@ class Election:
         self._orders = orders
         self._box = box
         self._arbitration = arbitration
+        self._in_sync = in_sync
         self._look = look
         self._clock = clock
         self._mute: dict[str, float] = {}
@@ -93,6 +98,8 @@ class Election:
         )
         if votes + own < view.majority and not await self._arbiters_vote(view, term, votes + own):
             return reason
+        if not await self._in_sync.begin(term, self.newest_record(), view):
+            return "the in-sync members could not be recorded"
         view = self._look()
         state = self._box.state
         if (state.term, state.voted_for) != (term, view.me.member) or view.me.term > term:
@@ -156,17 +163,8 @@ class Election:
         """
         reachable = [peer for peer in view.others if peer.up or peer in view.alive]
         limit = view.settings.election_timeout_ms / 2000
-        waiting = {asyncio.ensure_future(self._ask_one(peer, request, limit)) for peer in reachable}
-        votes, refusals = 0, [f"{_name(peer)} is not there" for peer in view.others if peer not in reachable]
-        try:
-            while waiting and votes < needed:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                answers = [each.result() for each in done]
-                votes += answers.count("")
-                refusals += [reason for reason in answers if reason]
-        finally:
-            for each in waiting:
-                each.cancel()
+        votes, refusals = await ask_all([self._ask_one(peer, request, limit) for peer in reachable], needed)
+        refusals += [f"{_name(peer)} is not there" for peer in view.others if peer not in reachable]
         return votes, "; ".join(refusals) or "votes are missing"
 
     async def _ask_one(self, peer: PeerStatus, request: vote.VoteRequest, limit: float) -> str:
@@ -188,7 +186,10 @@ class Election:
         self._mute.pop(member, None)
         if not answer.trusted:
             self._mute[member] = self._clock()
-        keep_record(self._box, answer.recorded)
+        # One that leaves this member out may never have come into force, and may name members that are gone: it is not
+        # spread.
+        if answer.recorded is not None and self._box.member in answer.recorded.members:
+            keep_record(self._box, answer.recorded)
 
     # --- the arbiter's ------------------------------------------------------------------------------------------------
 
@@ -207,19 +208,12 @@ class Election:
         return await self._arbitration.claim(record, view.settings.lease_ms)
 
 
-def keep_record(box: BallotBox, recorded: Recorded | None) -> bool:
-    """Keep a record of the in-sync members if it is newer than the one that is kept.
-
-    Returns:
-        Whether the newest is on disk now.
-    """
+def keep_record(box: BallotBox, recorded: Recorded) -> None:
+    """Keep a record of the in-sync members if it is newer than the one that is kept."""
     newest = vote.newer(box.state.recorded, recorded)
     if newest != box.state.recorded:
-        try:
+        with contextlib.suppress(BallotError):  # Then a later election has to learn it again.
             box.save(replace(box.state, recorded=newest))
-        except BallotError:
-            return False
-    return True
 
 
 def _name(peer: PeerStatus) -> str:

@@ -5,7 +5,7 @@ A copy that is not finished, or that nobody can ask for, never leads. Where two 
 
 from __future__ import annotations
 
-from redisha.group.status import Data, MemberStatus, PeerStatus
+from redisha.group.status import Data, MemberStatus
 from redisha.group.view import View
 
 
@@ -173,8 +173,12 @@ def ahead(view: View) -> tuple[int, bool]:
     return newer + equal, newer > 0
 
 
-def starting(view: View) -> list[PeerStatus]:
-    """Members that a member which has only just been started waits for: unheard, or their Redis not asked yet."""
+def starting(view: View) -> str:
+    """Why a member that has only just been started should still wait; empty: it need not."""
+    if too_young(view):
+        return "only just started: a leader may still count on an answer from before"
     if view.since_start_ms >= view.settings.start_wait_ms:
-        return []
-    return [peer for peer in view.others if not peer.status.member or peer.status.data is Data.UNKNOWN]
+        return ""
+    missing = [peer for peer in view.others if not peer.status.member or peer.status.data is Data.UNKNOWN]
+    names = ", ".join(peer.status.member or peer.id for peer in missing)
+    return f"only just started: not heard yet, or their Redis not asked yet: {names}" if missing else ""

@@ -10,8 +10,7 @@ one is known to be.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from redisha.group import messages
@@ -20,6 +19,7 @@ from redisha.group.arbitration import Arbitration
 from redisha.group.ballot import BallotBox, BallotError
 from redisha.group.messages import MessageError
 from redisha.group.plane import GroupPlane, PeerError
+from redisha.group.polling import ask_all
 from redisha.group.status import PeerStatus, Position
 from redisha.group.view import Recorded, View
 
@@ -48,7 +48,7 @@ class InSync:
 
     Attributes:
         term: of this member's newest leadership.
-        confirmed: the members of the newest record that a majority is known to have; None: there was none yet.
+        confirmed: the members of the newest record that a majority is known to have; None: nothing is recorded.
     """
 
     def __init__(
@@ -67,25 +67,37 @@ class InSync:
         self._attempted: set[str] = set()
         self._newest: tuple[str, ...] = ()
         self._joining: dict[str, _Joining] = {}
+        self._holders: set[str] = set()
         self._counted: tuple[str, ...] | None = None
         self.confirmed: tuple[str, ...] | None = None
 
-    def begin(self, term: int, recorded: Recorded | None, view: View) -> None:
-        """A leadership of this member begins.
+    async def begin(self, term: int, recorded: Recorded | None, view: View) -> bool:
+        """This member was elected: have the record that its voters know of recorded again, as one of the new term.
+
+        Before that it must not lead. A predecessor may have left a newer record with a minority, that a later election
+        could find: only one of a newer term overrules it.
 
         Args:
-            term: its term.
-            recorded: the newest record that the majority which elected it knows of.
-            view: the group. While there is no record anybody may be elected, so all are waited for.
+            term: the new one.
+            recorded: the newest record that the majority which elected it knows of; None: there was never one.
+            view: the group.
+
+        Returns:
+            Whether a majority has it; True where nothing is recorded.
         """
-        self.term, self._serial = term, 1  # A record of serial 0 is the one that came with the arbiter's vote.
-        self._joining, self._counted = {}, None
-        everyone = {view.me.member, *(peer.status.member for peer in view.others if peer.status.member)}
-        self.confirmed = None if recorded is None else recorded.members
-        self._newest = self.confirmed or ()
-        self._attempted = everyone if recorded is None else set()
-        if view.settings.consistent:
-            self._count()
+        self.start(term)
+        if not view.settings.consistent:
+            return True
+        members = (view.me.member,) if recorded is None else recorded.members
+        if view.me.member in members:
+            await self._write(members, view)
+        return self.confirmed == members
+
+    def start(self, term: int) -> None:
+        """A leadership of this member begins, with nothing recorded."""
+        self.term, self._serial = term, 0
+        self._newest, self._attempted, self._joining, self._counted = (), set(), {}, None
+        self.confirmed = None
 
     def arbiters(self, member: str) -> Record:
         """The next record for the arbiter: a renewal, with the members that were written last."""
@@ -99,16 +111,14 @@ class InSync:
             wanted: this member, and those that have everything and are heard.
             view: the group now.
         """
-        base = {view.me.member, *(self.confirmed or ())}
-        if self.confirmed is not None:
-            base |= self._attempted
+        base = {*(self.confirmed or ()), *self._attempted}
         self._joining = {
             name: self._joining.get(name) or _Joining(self._clock()) for name in wanted if name not in base
         }
         self._count()
         members = tuple(name for name in wanted if name in base or self._has_everything(name, view))
         if members != self.confirmed:
-            await self._write(members, view)
+            await self._write(members, view, {*members} - {*(self.confirmed or ())})
 
     def _count(self) -> None:
         counted = tuple(sorted({*(self.confirmed or ()), *self._attempted, *self._joining}))
@@ -127,7 +137,15 @@ class InSync:
         peer = next((each for each in view.others if each.status.member == name), None)
         return peer is not None and (peer.caught_up or peer.status.position >= joining.mark)
 
-    async def _write(self, members: tuple[str, ...], view: View) -> None:
+    async def _write(self, members: tuple[str, ...], view: View, new: Collection[str] = ()) -> None:
+        """Have a record written.
+
+        Args:
+            members: who is in it.
+            view: the group.
+            new: those of them that were not in the one before. They must have it themselves: a member that does not
+                know that it may be elected does not stand.
+        """
         state = self._box.state
         if state.term > self.term:
             return  # It has voted for another.
@@ -135,6 +153,7 @@ class InSync:
         recorded = Recorded(self.term, self._serial, members)
         self._attempted |= set(members)
         self._newest = members
+        self._holders = set()
         self._count()
         try:
             self._box.save(replace(state, recorded=recorded))
@@ -143,20 +162,26 @@ class InSync:
         limit = view.settings.election_timeout_ms / 2000
         asked = [self._tell(peer, recorded, limit) for peer in view.others if peer.up]
         if view.arbiter_votes and self._arbitration is not None:
-            asked.append(self._arbitration.renew(lambda: self.arbiters(view.me.member)))
-        kept = await asyncio.gather(*asked)
+            asked.append(self._tell_arbiter(self._arbitration, view.me.member))
+        needed = view.majority - self._box.state.trusted
+        kept, _ = await ask_all(asked, len(asked) if new else needed)
         newest = self._box.state.recorded == recorded and self._box.state.term <= self.term
-        if newest and sum(kept) + self._box.state.trusted >= view.majority:
+        if newest and kept >= needed and self._holders.issuperset(new):
             self.confirmed, self._attempted = members, set()
             self._joining = {name: each for name, each in self._joining.items() if name not in members}
             self._count()
 
-    async def _tell(self, peer: PeerStatus, recorded: Recorded, limit: float) -> bool:
+    async def _tell(self, peer: PeerStatus, recorded: Recorded, limit: float) -> str:
         try:
-            answer = await self._plane.ask(peer.id, messages.record(recorded), limit)
-            return not messages.read_done(answer)
-        except (PeerError, MessageError):
-            return False
+            refusal = messages.read_done(await self._plane.ask(peer.id, messages.record(recorded), limit))
+        except (PeerError, MessageError) as error:
+            return str(error) or "no answer"
+        if not refusal and recorded == self._box.state.recorded:
+            self._holders.add(peer.status.member)
+        return refusal
+
+    async def _tell_arbiter(self, arbitration: Arbitration, member: str) -> str:
+        return "" if await arbitration.renew(lambda: self.arbiters(member)) else "not written"
 
 
 def answer_record(box: BallotBox, leader: str, recorded: Recorded, view: View) -> str:

@@ -23,11 +23,14 @@ from redisha.config.group import Arbiter as ArbiterConfig
 from redisha.config.group import Group
 from redisha.core import DataPlane, Event, EventKind
 from redisha.group.ballot import BallotBox
+from redisha.group.conflicts import Conflicts
 from redisha.group.council import Council
 from redisha.group.handover import HandOverError
+from redisha.group.merge import Merges
 from redisha.group.plane import PeerError
+from redisha.group.request import Requests
 from redisha.group.status import Data, GroupStatus, MemberStatus, Role
-from redisha.group.view import OnPartition, Settings
+from redisha.group.view import OnPartition, Settings, others
 
 if TYPE_CHECKING:
     from redisha.group.arbiter import Arbiter
@@ -36,6 +39,9 @@ log = logging.getLogger(__name__)
 
 LEASE = 0.8
 """Of the time after which a member is taken for gone: so long a leader's lease lasts. As in the data plane."""
+
+_LED = ("leading", "following ")
+"""How the reasons begin that were given while somebody led."""
 
 
 class Plane:
@@ -122,6 +128,10 @@ class Member:
     Raises:
         BallotError: the state directory cannot be used.
         ArbiterError: the arbiter's settings cannot be used here.
+
+    Attributes:
+        merges: what members wrote alone, being merged.
+        leader_changes: how often another leadership was seen since the start.
     """
 
     def __init__(self, plane: DataPlane, group: Group, folder: str | None) -> None:
@@ -134,11 +144,16 @@ class Member:
         settings = Settings(
             heartbeat_ms=group.heartbeat,
             election_timeout_ms=timeout,
-            lease_ms=max(group.heartbeat, int(timeout * LEASE)),
+            lease_ms=int(timeout * LEASE),
             on_partition=OnPartition(group.on_partition),
             has_arbiter=self._arbiter is not None,
         )
         self._council = Council(self._plane, box, settings, self._arbiter)
+        secret = group.secret.value if group.secret is not None else None
+        self.merges = Merges(plane, lambda: secret, Conflicts(Path(folder) if folder is not None else None))
+        self._requests = Requests(self._plane, self._council.hand_over)
+        self._leadership = (0, "")
+        self.leader_changes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -152,23 +167,39 @@ class Member:
     @property
     def reason(self) -> str:
         """Why nobody leads, in words; empty while somebody does."""
-        if self.status().me.role is not Role.NONE:
+        if self._heard(self.status()):
             return ""
-        return getattr(self._council.decision, "reason", "") or "an election is being held"
+        reason = getattr(self._council.decision, "reason", "")
+        # The newest decision may be of a moment ago, when somebody led.
+        return reason if reason and not reason.startswith(_LED) else "an election is being held"
+
+    def _heard(self, status: GroupStatus) -> bool:
+        """Whether somebody leads, and lives."""
+        me = status.me
+        timeout = self.group.heartbeat * self.group.missed_heartbeats
+        alive = (peer.status.member for peer in others(status) if peer.silent_ms < timeout)
+        return me.role is Role.LEADER or (me.role is Role.FOLLOWER and me.leader in alive)
 
     def on_event(self, event: Event) -> None:
         """What the data plane tells of the group."""
         match event.kind:
             case EventKind.GROUP:
+                self._note_leader()
                 self._council.wake()
             case EventKind.ANSWER:
                 self._plane.on_answer(event)
             case EventKind.MERGE:
-                self._core.merged(event.subject, ok=True)
+                self.merges.on_merge(event)
             case EventKind.ASK:
                 self._begin(self._answer(int(event.subject), event.detail))
             case _:
                 pass
+
+    def _note_leader(self) -> None:
+        me = self.status().me
+        if me.role is not Role.NONE and me.leader and (me.term, me.leader) != self._leadership:
+            self._leadership = (me.term, me.leader)
+            self.leader_changes += 1
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -179,7 +210,10 @@ class Member:
         answer: dict[str, object]
         try:
             question = json.loads(text)
-            answer = await self._council.on_message(str(question["from"]), question["message"])
+            message = question["message"]
+            answer = await self._requests.answer(message) or await self._council.on_message(
+                str(question["from"]), message
+            )
         except (ValueError, KeyError, TypeError) as error:
             answer = {"error": f"not a question of a member: {error}"}
         self._core.answer(number, json.dumps(answer))
@@ -195,6 +229,18 @@ class Member:
         """
         return await self._council.hand_over(to)
 
+    async def lead(self, to: str) -> str:
+        """Let a member lead, whoever leads now.
+
+        Returns:
+            Who leads then.
+
+        Raises:
+            UnknownMemberError: there is no such member.
+            HandOverError: it was not handed over; says why.
+        """
+        return await self._requests.lead(to)
+
     async def leave(self) -> None:
         """The process ends: another leads from now on, if this member did and one can."""
         if self.status().me.role is not Role.LEADER:
@@ -206,6 +252,7 @@ class Member:
 
     async def close(self) -> None:
         """Take part no more."""
+        await self.merges.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from redisha.group.status import Role
+from redisha.group.status import GroupStatus, Role
 from redisha.group.view import NEVER, Settings, View
 
 COMPLAINT = 10.0
@@ -28,14 +28,23 @@ class Timers:
         self._settings = settings
         self._started = clock()
         self._stood: float | None = None
+        self._leadership = (0, "")
+        self._settled = self._started
         self._vacant: float | None = None
         self._led: float | None = None
         self._overtaken: float | None = None
         self._complained: float | None = None
         self._handed: float | None = None
 
+    def settled_ms(self, status: GroupStatus) -> int:
+        """Since when this member's term and leader are what they are; a change of them is noted."""
+        now, leadership = self._clock(), (status.me.term, status.me.leader)
+        if leadership != self._leadership:
+            self._leadership, self._settled = leadership, now
+        return _ms(now, self._settled)
+
     def fill(self, view: View) -> View:
-        """The same view with its times; what it shows is noted for the next ones."""
+        """The same view with the other times; what it shows is noted for the next ones."""
         now = self._clock()
         leads = view.me.role is Role.LEADER
         self._led = _since(self._led, leads, now)

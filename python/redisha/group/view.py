@@ -49,8 +49,8 @@ class Settings:
     has_arbiter: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.heartbeat_ms <= self.lease_ms < self.election_timeout_ms:
-            raise ValueError("a heartbeat is not longer than a lease, and a lease is shorter than the election timeout")
+        if not 0 < self.lease_ms < self.election_timeout_ms:
+            raise ValueError("a lease must be shorter than the election timeout")
 
     @property
     def consistent(self) -> bool:
@@ -110,6 +110,7 @@ class View:
         arbiter_ms: since the sending of the newest renewal by this member that succeeded.
         since_start_ms: since this process runs.
         since_stand_ms: since this member last stood for election, or gave its vote.
+        settled_ms: since its term and its leader are what they are.
         vacant_ms: since it has heard no living leader.
         leading_ms: since it leads; 0 while it does not.
         overtaken_ms: since a living member has been in a newer term, that nobody leads: it cannot follow this one any
@@ -129,6 +130,7 @@ class View:
     arbiter_ms: int = NEVER
     since_start_ms: int = 0
     since_stand_ms: int = NEVER
+    settled_ms: int = 0
     vacant_ms: int = 0
     leading_ms: int = 0
     overtaken_ms: int = 0
@@ -177,12 +179,15 @@ class View:
     @cached_property
     def leader(self) -> PeerStatus | None:
         """The living leader of this member's term: heard, and it says itself that it leads. Never this member."""
-        for peer in self.alive:
-            status = peer.status
-            if status.member and status.member == self.me.leader and status.term <= self.me.term:
-                # One whose term is smaller has been heard last before it was elected: others heard more of it.
-                return peer if status.term < self.me.term or status.role is Role.LEADER else None
-        return None
+        me = self.me
+        peer = next((each for each in self.alive if each.status.member == me.leader != ""), None)
+        if peer is None or peer.status.term > me.term:
+            return None
+        if peer.status.term == me.term and peer.status.role is Role.LEADER:
+            return peer
+        # Either this was learnt from others, and the leader was last heard before it was elected: that passes soon. Or
+        # it leads no more, or was restarted and knows nothing any more.
+        return peer if self.settled_ms < self.settings.election_timeout_ms // 2 else None
 
 
 def others(status: GroupStatus) -> tuple[PeerStatus, ...]:

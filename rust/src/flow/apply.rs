@@ -191,6 +191,7 @@ impl Engine {
             since: 0,
             unmarked: false,
             marks: None,
+            led: false,
             merged: false,
             merging: false,
             obsolete: Vec::new(),

@@ -136,6 +136,7 @@ impl Engine {
             && status.term == group.term
         {
             group.granted_until = group.granted_until.max(sent_ms + read_lease);
+            group.whole = true;
         } else if status.member == group.leader {
             group.granted_until = 0;
         }

@@ -83,7 +83,13 @@ impl Engine {
         let session = self.sessions.get(ticket?.session().slot as usize)?;
         let caller = match session.peering {
             Peering::Call { peer } => Some(self.replica_of(peer)),
-            Peering::Stream { .. } | Peering::Beat | Peering::Control | Peering::Stranger => return None,
+            Peering::Stream { .. }
+            | Peering::Beat
+            | Peering::Control
+            | Peering::Turned
+            | Peering::Stranger => {
+                return None;
+            }
             Peering::Client => None,
         };
         let sequencer = self.endpoints.get(group.local)?.sequencer.as_ref()?;

@@ -99,6 +99,8 @@ pub(super) struct Group {
     pub received: (u64, u64),
     /// Until when this follower's own Redis may answer reads, milliseconds.
     pub granted_until: u64,
+    /// Its clients know nothing that its own Redis has not: what the leader answered them, it had.
+    pub whole: bool,
     /// The generation that this member's data had when its leadership began: what another has beyond it, of the term
     /// before, is not of this history.
     pub base: u64,
@@ -162,6 +164,7 @@ impl Engine {
                 counted: Vec::new(),
                 received: (0, 0),
                 granted_until: 0,
+                whole: true,
                 base: 0,
                 arbiter_ms: 0,
                 asked: HashMap::new(),
@@ -254,6 +257,7 @@ impl Engine {
         group.lost_copies = false;
         group.granted_until = 0;
         group.led = true;
+        group.whole = true;
         let alone = !again && !group.followed && marker.is_some();
         group.base = marker.map_or(0, |m| m.generation);
         let base = group.base;
@@ -323,6 +327,11 @@ impl Engine {
             return;
         }
         let led = group.post == Post::Leader;
+        if led {
+            self.look_at_journal(); // what is not acknowledged by now may never be
+        }
+        let Some(group) = self.group.as_mut() else { return };
+        group.journal.on = false;
         let local = group.local;
         if led {
             // How far its data goes by its own count: what it has beyond its followers is looked at when it is filled.
@@ -479,6 +488,7 @@ impl Engine {
             if restarted {
                 group.received = (marker.map_or(0, |m| m.generation), 0);
                 group.granted_until = 0;
+                group.whole = false;
             }
         }
         self.publish_group();
@@ -495,7 +505,7 @@ impl Engine {
                 r.open && r.lack_now() != Lack::Keys && super::gate::is_usable(self.upstreams.get(r.upstream))
             };
             let replicas = || sequencer.into_iter().flat_map(|s| s.replicas()).filter(|r| could_lead(r));
-            group.lost = replicas().next().is_some();
+            group.lost |= replicas().next().is_some(); // once it is, only a new term ends it
             group.lost_copies |= replicas().all(|r| !r.repair.is_empty());
             if group.lost && group.lost_copies {
                 self.give_up_held("this member's Redis was lost");

@@ -114,8 +114,7 @@ impl Engine {
         let Some(replica) = sequencer.and_then(|s| s.replicas.get(bit as usize)?.as_ref()) else {
             return false;
         };
-        let led = group.peers.iter().find(|p| p.endpoint == replica.target).is_some_and(|p| p.status.led);
-        if !led || replica.merged {
+        if !replica.led || replica.merged {
             return false;
         }
         let again = self.now.ms + 200;
@@ -178,7 +177,7 @@ impl Engine {
         let run =
             self.primary_identity(group.local).map_or(0, |(_, identity)| name_hash(&[&identity.run_id]));
         let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-        let trusted = sequencer.is_some_and(|s| s.replicas().any(|r| r.map.run(0) == run));
+        let trusted = run != 0 && sequencer.is_some_and(|s| s.replicas().any(|r| r.map.run(0) == run));
         let mut out = Vec::new();
         encode::array(&mut out, 3);
         encode::integer(&mut out, i64::from(trusted));
@@ -218,10 +217,15 @@ impl Engine {
         scanner.scan(&bytes, super::keys::ANY);
         let request = scanner.request(&bytes);
         let command = crate::command::lookup(request.arg(0)).and_then(|c| c.resolve(&request).ok());
-        self.sessions[slot].db = db;
+        let before = std::mem::replace(&mut self.sessions[slot].db, db);
         self.sessions[slot].peering = Peering::Client; // for this one command: it takes the way of all writes
+        let noted = self.group.as_mut().map(|g| std::mem::replace(&mut g.journal.on, false)); // it is not this leader's
         let step = self.forward(slot, command, &super::ingress::Incoming { request, owner: None });
+        if let Some(group) = self.group.as_mut() {
+            group.journal.on = noted.unwrap_or(false);
+        }
         self.sessions[slot].peering = Peering::Control;
+        self.sessions[slot].db = before;
         Some(step)
     }
 }

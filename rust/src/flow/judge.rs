@@ -289,6 +289,7 @@ impl Engine {
         let mut flag = || parts.next().and_then(Reply::integer) != Some(0);
         let (all, functions) = (flag(), flag());
         let bits = parts.next().and_then(Reply::text).unwrap_or_default();
+        replica.led = parts.next().and_then(Reply::integer) != Some(0);
         replica.marks =
             Some(if reply.is_error() { Scope::everything() } else { Scope::read(all, functions, bits) });
     }

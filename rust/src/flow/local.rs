@@ -221,7 +221,11 @@ impl Engine {
         let Some(endpoint) = endpoint else {
             return self.refuse(slot, "UNAVAILABLE no Redis behind this listener is known yet; try again");
         };
-        let endpoint = if self.is_in_group(slot) {
+        // All members have the same databases, so any of them can tell; and one that does not lead any more, too.
+        let ready =
+            super::gate::is_usable(self.proving_upstream(slot).and_then(|key| self.upstreams.get(key)));
+        let called = self.sessions[slot].peering != super::session::Peering::Client;
+        let endpoint = if self.is_in_group(slot) && !ready && !called {
             match self.place_in_group(slot, None) {
                 Ok(place) => place.endpoint,
                 Err(step) => return step,

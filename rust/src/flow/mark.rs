@@ -90,7 +90,9 @@ impl Engine {
             match keys {
                 None => group.journal.note_all(self.now.unix_ms),
                 Some(keys) => {
-                    keys.iter().for_each(|(db, name)| group.journal.note(*db, name, self.now.unix_ms))
+                    for (db, name) in keys.iter().filter(|(db, _)| *db != FUNCTIONS) {
+                        group.journal.note(*db, name, self.now.unix_ms);
+                    }
                 }
             }
         }

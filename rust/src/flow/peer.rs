@@ -105,8 +105,10 @@ impl Engine {
                 Some(self.forward(slot, known, &Incoming { request: *request, owner: None }))
             }
             Peering::Client | Peering::Call { .. } => None,
+            Peering::Turned => Some(self.turn_away(slot)),
             Peering::Control => {
-                self.control_command(slot, ours, request, known.is_none_or(Command::is_write))
+                let writes = known.is_none_or(|c| c.resolve(request).map_or(true, Command::is_write));
+                self.control_command(slot, ours, request, writes)
             }
             Peering::Stream { .. } if ours => Some(self.stream_command(slot, request)),
             Peering::Stream { .. } => {
@@ -259,11 +261,13 @@ impl Engine {
     pub(super) fn answer_marks(&mut self, slot: usize, request: &Request<'_>) -> Step {
         let member = String::from_utf8_lossy(request.arg(2)).into_owned();
         let scope = self.marks_for(&member);
+        let led = self.group.as_ref().is_some_and(|g| g.led);
         self.answer_now(slot, |out| {
-            encode::array(out, 3);
+            encode::array(out, 4);
             encode::integer(out, i64::from(scope.all));
             encode::integer(out, i64::from(scope.functions));
             encode::bulk(out, scope.bits());
+            encode::integer(out, i64::from(led));
         })
     }
 
@@ -359,9 +363,11 @@ impl Engine {
         match session.peering {
             Peering::Stream { .. } => return Ok(at(local, 0, bits)),
             Peering::Control => return Ok(at(local, 0, 0)),
-            Peering::Call { .. } if group.post != Post::Leader => {
-                let text = format!("NOTLEADER {} {}", group.term, group.leader);
-                return Err(self.refuse(slot, &text));
+            // What was taken before is executed wherever that is possible: something behind it may have been already.
+            Peering::Turned if self.reissue.is_none() => return Err(self.turn_away(slot)),
+            Peering::Call { .. } if group.post != Post::Leader && self.reissue.is_none() => {
+                self.sessions[slot].peering = Peering::Turned;
+                return Err(self.turn_away(slot));
             }
             _ => {}
         }
@@ -394,11 +400,18 @@ impl Engine {
                 Ok(at(if mine { local } else { leader }, 0, 0))
             }
             // Better an old answer than none, where it says that it is one member's.
-            Post::Nobody if near && ready && self.own_marker().is_some_and(|m| !m.partial) => {
+            Post::Nobody if near && ready && group.whole && self.own_marker().is_some_and(|m| !m.partial) => {
                 Ok(at(local, 0, 0))
             }
             Post::Nobody => Err(self.wait_for_leader(slot)),
         }
+    }
+
+    /// Say that this member does not lead.
+    fn turn_away(&mut self, slot: usize) -> Step {
+        let text =
+            self.group.as_ref().map_or_else(String::new, |g| format!("NOTLEADER {} {}", g.term, g.leader));
+        self.refuse(slot, &text)
     }
 
     /// The session waits until somebody leads, at most for `op_timeout`.

@@ -74,6 +74,8 @@ pub struct Replica {
     pub unmarked: bool,
     /// What the member that it is has marked as perhaps not known to this one.
     pub marks: Option<Scope>,
+    /// It has led itself, and has not been filled by another leader since.
+    pub led: bool,
     /// What it wrote while it led itself has been merged, or is being merged.
     pub merged: bool,
     /// See `merged`.

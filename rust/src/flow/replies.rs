@@ -175,6 +175,12 @@ impl Engine {
         if bytes.starts_with(b"-BUSY ") {
             upstream.forget_proofs();
         }
+        if bytes.starts_with(b"-NOTLEADER ")
+            && self.endpoints[upstream.endpoint].peer
+            && upstream.role == Role::Serve
+        {
+            return self.leads_no_more(key);
+        }
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
             Some(Call::Client(_)) => self.command_answered(key, reply),
@@ -184,10 +190,6 @@ impl Engine {
                 if call.replies < call.items.len() + 2 {
                     return;
                 }
-                if bytes.starts_with(b"-NOTLEADER ") && self.is_rescued(key) {
-                    return self.leads_no_more(key);
-                }
-                let upstream = &mut self.upstreams[key];
                 if let Some(Call::Transaction(call)) = upstream.settled(self.now.ms) {
                     self.transaction_done(key, *call, reply);
                 }
@@ -258,6 +260,7 @@ impl Engine {
             self.follow_selects(&call, reply);
         }
         self.finish(key, call.started_us, call.ticket.as_ref());
+        self.note_answer(key);
         let rules: Vec<_> = call.items.iter().map(|i| i.rule).collect();
         let needed = self.need_of(key, call.ticket.as_ref(), &rules);
         let Some(ticket) = call.ticket.take() else { return };
@@ -281,14 +284,12 @@ impl Engine {
     #[inline]
     fn command_answered(&mut self, key: usize, reply: Reply<'_>) {
         let bytes = reply.bytes();
-        if bytes.starts_with(b"-NOTLEADER ") && self.is_rescued(key) {
-            return self.leads_no_more(key);
-        }
         let Some(Call::Client(mut call)) = self.upstreams[key].settled(self.now.ms) else { return };
         if call.entry != NO_ENTRY {
             self.commit_client(key, &call, reply, false);
         }
         self.finish(key, call.started_us, call.ticket.as_ref());
+        self.note_answer(key);
         let needed = self.need_of(key, call.ticket.as_ref(), &[call.rule]);
         if let Some(ticket) = call.ticket.take() {
             let convert = call.convert;
@@ -301,21 +302,19 @@ impl Engine {
         }
     }
 
-    /// Another member says that it does not lead: nothing was executed.
-    fn leads_no_more(&mut self, key: usize) {
-        if let Some(call) = self.upstreams[key].calls.pop_front() {
-            let endpoint = &self.endpoints[self.upstreams[key].endpoint];
-            endpoint.stats.count.upstream_rq_active.dec();
-            let piece = call.kept();
-            self.not_leader(key, call);
-            if let Some(piece) = piece {
-                self.upstreams[key].out.release(piece);
-            }
+    /// The leader has answered a client of this follower: unless it still counts as in sync, its own Redis may not have it.
+    #[inline]
+    fn note_answer(&mut self, key: usize) {
+        let Some(group) = self.group.as_mut() else { return };
+        if self.upstreams.get(key).is_some_and(|u| u.endpoint != group.local) {
+            group.whole &= self.now.ms < group.granted_until;
         }
-        let now_ms = self.now.ms;
-        let upstream = &mut self.upstreams[key];
-        upstream.expired = upstream.expired.saturating_sub(1);
-        upstream.alive(now_ms);
+    }
+
+    /// Another member says that it does not lead: neither this nor anything behind it on this connection was executed.
+    fn leads_no_more(&mut self, key: usize) {
+        self.rescue_unexecuted(key);
+        self.break_upstream(key, "it does not lead");
     }
 
     /// The reply to a question or a marker of our own.

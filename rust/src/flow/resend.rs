@@ -118,15 +118,18 @@ impl Engine {
         true
     }
 
-    /// A member said that it does not lead.
-    pub(super) fn not_leader(&mut self, key: usize, mut call: Call) {
-        let rescued = self.rescue(key, &mut call, true);
+    /// Nothing that waits for a reply on this connection was executed: its other end does not lead.
+    pub(super) fn rescue_unexecuted(&mut self, key: usize) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let mut calls = std::mem::take(&mut upstream.calls);
+        for call in &mut calls {
+            self.rescue(key, call, true);
+        }
+        if let Some(upstream) = self.upstreams.get_mut(key) {
+            upstream.calls = calls; // what was not taken finds its end with the connection
+        }
         if let Some(group) = self.group.as_mut() {
             group.resend_at = self.now.ms + AGAIN_MS;
-        }
-        if !rescued && let Some(ticket) = call.take_ticket() {
-            let text = "NOLEADER the leader has just changed; nothing was written, try again";
-            self.settle(ticket, |out| encode::error(out, text));
         }
     }
 

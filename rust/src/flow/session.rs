@@ -60,6 +60,8 @@ pub enum Peering {
         /// Which of the peers; none of them while this member has not spoken to it.
         peer: usize,
     },
+    /// The same, told that this member does not lead: so is everything behind it, that nothing is executed out of order.
+    Turned,
     /// The control plane of a member.
     Control,
     /// The leader of this term: its effects.

@@ -79,7 +79,8 @@ impl Engine {
         {
             return self.refuse_queueing(slot, &text);
         }
-        let placed = if self.is_in_group(slot) {
+        let grouped = self.is_in_group(slot);
+        let placed = if grouped {
             self.place_in_group(slot, command)
         } else {
             self.place(slot, command, request).map_err(|text| self.no_route(slot, &text))
@@ -107,14 +108,15 @@ impl Engine {
             return self.refuse_queueing(slot, "ERR the transaction is larger than max_request");
         }
         // A command without keys joins whatever endpoint the keys decide.
-        if keyed && queued.path.is_some_and(|endpoint| endpoint != place.endpoint) {
+        // (In a group it is sent as a whole to whoever leads by then.)
+        if keyed && !grouped && queued.path.is_some_and(|endpoint| endpoint != place.endpoint) {
             let text = "CROSSROUTE the keys of this transaction are on several Redis servers";
             return self.refuse_queueing(slot, text);
         }
         if keyed || queued.path.is_none() {
             queued.path = Some(place.endpoint);
         }
-        if place.mixed || (keyed && queued.keyed.is_some_and(|w| w != place.writes)) {
+        if place.mixed || (keyed && !grouped && queued.keyed.is_some_and(|w| w != place.writes)) {
             let text = "CROSSROUTE the keys of this transaction belong to routes with different mirrors";
             return self.refuse_queueing(slot, text);
         }

@@ -12,7 +12,7 @@ use super::plans::NAMES;
 use super::redis::DATABASES;
 use super::script::{Heard, Kind, Level, Op, Outcome};
 use super::tag;
-use super::world::{Options, World};
+use super::world::World;
 
 /// A run has failed.
 pub static FAILED: AtomicBool = AtomicBool::new(false);
@@ -21,8 +21,9 @@ pub static FAILED: AtomicBool = AtomicBool::new(false);
 const SOON_MS: u64 = 1_500;
 
 /// Whether a write that was answered may not be missing.
-fn is_safe(options: &Options, op: &Op) -> bool {
-    options.is_lossless() || (options.consistent && op.level >= Level::Quorum)
+fn is_safe(world: &World, op: &Op) -> bool {
+    let options = &world.options;
+    world.was_lossless || (options.consistent && op.level >= Level::Quorum)
 }
 
 fn done(op: &Op) -> bool {
@@ -110,9 +111,9 @@ fn check_history(world: &World, leader: usize) {
         let data = item.map(|i| &i.data);
         match name.as_bytes()[0] {
             b'r' => registers(world, key, ops, data),
-            b'c' => counters(&world.options, key, ops, data),
-            b'a' => texts(&world.options, key, ops, data),
-            b'q' | b's' => queues(&world.options, key, ops, data),
+            b'c' => counters(world, key, ops, data),
+            b'a' => texts(world, key, ops, data),
+            b'q' | b's' => queues(world, key, ops, data),
             _ => {}
         }
     }
@@ -142,7 +143,7 @@ fn registers(world: &World, key: &str, ops: &[&Op], data: Option<&Data>) {
         assert!(write.outcome != Outcome::Never, "{key}: {text} was refused, and is there: {write:?}");
         **write
     });
-    for write in ops.iter().filter(|o| o.kind == Kind::Set && done(o) && is_safe(options, o)) {
+    for write in ops.iter().filter(|o| o.kind == Kind::Set && done(o) && is_safe(world, o)) {
         let Some(last) = last else {
             panic!("{key} is missing; it was written: {write:?}");
         };
@@ -156,7 +157,7 @@ fn registers(world: &World, key: &str, ops: &[&Op], data: Option<&Data>) {
     }
 }
 
-fn counters(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
+fn counters(world: &World, key: &str, ops: &[&Op], data: Option<&Data>) {
     let value: i64 = match data {
         None => 0,
         Some(Data::Text(text)) => std::str::from_utf8(text).unwrap().parse().unwrap(),
@@ -164,7 +165,7 @@ fn counters(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
     };
     let most = ops.iter().filter(|o| done(o) || unknown(o)).count() as i64;
     assert!(value <= most, "{key} is {value}; it was incremented {most} times at most");
-    let safe: Vec<&&Op> = ops.iter().filter(|o| done(o) && is_safe(options, o)).collect();
+    let safe: Vec<&&Op> = ops.iter().filter(|o| done(o) && is_safe(world, o)).collect();
     assert!(value >= safe.len() as i64, "{key} is {value}; {} increments were answered", safe.len());
     let mut seen: HashMap<i64, &Op> = HashMap::new();
     for op in safe {
@@ -177,7 +178,7 @@ fn counters(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
 }
 
 /// Each part once, and where its command was told that it is.
-fn texts(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
+fn texts(world: &World, key: &str, ops: &[&Op], data: Option<&Data>) {
     let text = match data {
         None => "",
         Some(Data::Text(text)) => std::str::from_utf8(text).unwrap(),
@@ -193,10 +194,10 @@ fn texts(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
     for op in ops {
         match (&op.outcome, ends.get(&op.word)) {
             (Outcome::Never, Some(_)) => panic!("{key}: {op:?} was refused, and is there"),
-            (Outcome::Reply(_), None) if is_safe(options, op) => {
+            (Outcome::Reply(_), None) if is_safe(world, op) => {
                 panic!("{key}: {op:?} is missing: {text}");
             }
-            (Outcome::Reply(Heard::Integer(n)), Some(end)) if is_safe(options, op) => {
+            (Outcome::Reply(Heard::Integer(n)), Some(end)) if is_safe(world, op) => {
                 assert_eq!(n, end, "{key}: {op:?} is elsewhere: {text}");
             }
             _ => {}
@@ -204,7 +205,7 @@ fn texts(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
     }
 }
 
-fn queues(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
+fn queues(world: &World, key: &str, ops: &[&Op], data: Option<&Data>) {
     let there: Vec<String> = match data {
         None => Vec::new(),
         Some(Data::List(list)) => list.iter().map(|w| String::from_utf8(w.clone()).unwrap()).collect(),
@@ -217,26 +218,33 @@ fn queues(options: &Options, key: &str, ops: &[&Op], data: Option<&Data>) {
     }
     let takes = |o: &&&Op| matches!(o.kind, Kind::Pop | Kind::Draw);
     let mut taken: HashMap<&str, &Op> = HashMap::new();
-    for op in ops.iter().filter(takes).filter(|o| is_safe(options, o)) {
+    for op in ops.iter().filter(takes).filter(|o| is_safe(world, o)) {
         let Outcome::Reply(Heard::Text(word)) = &op.outcome else { continue };
         if let Some(other) = taken.insert(word, op) {
             panic!("{key}: {word} was taken twice: {other:?} {op:?}");
         }
         assert!(!present.contains(word.as_str()), "{key}: {word} was taken, and is there: {op:?}");
     }
-    let lossy = ops.iter().filter(takes).filter(|o| done(o) && !is_safe(options, o)).count();
+    let lossy = ops.iter().filter(takes).filter(|o| done(o) && !is_safe(world, o)).count();
     let doubtful = ops.iter().filter(takes).filter(|o| unknown(o)).count() + lossy;
     let mut missing = Vec::new();
     for op in ops.iter().filter(|o| matches!(o.kind, Kind::Push | Kind::Add)) {
         let here = present.contains(op.word.as_str());
         if op.outcome == Outcome::Never {
-            assert!(!here && !taken.contains_key(op.word.as_str()), "{key}: {op:?} was refused, and is there");
+            assert!(
+                !here && !taken.contains_key(op.word.as_str()),
+                "{key}: {op:?} was refused, and is there"
+            );
         }
-        if done(op) && is_safe(options, op) && !here && !taken.contains_key(op.word.as_str()) {
+        if done(op) && is_safe(world, op) && !here && !taken.contains_key(op.word.as_str()) {
             missing.push(op);
         }
     }
-    assert!(missing.len() <= doubtful, "{key}: {} are missing, {doubtful} may be taken: {missing:?}", missing.len());
+    assert!(
+        missing.len() <= doubtful,
+        "{key}: {} are missing, {doubtful} may be taken: {missing:?}",
+        missing.len()
+    );
 }
 
 /// Who has written a key reads that or something later on the same connection.
@@ -251,7 +259,7 @@ fn own_writes(world: &World) {
     for op in &world.history {
         let at = (op.client, op.key.as_str());
         match (&op.kind, &op.outcome) {
-            (Kind::Set, Outcome::Reply(_)) if is_safe(&world.options, op) => {
+            (Kind::Set, Outcome::Reply(_)) if is_safe(world, op) => {
                 last.insert(at, op);
             }
             (Kind::Get, Outcome::Reply(heard)) => {

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use redisha_core::resp::{Reply, ReplyScanner, encode};
 
+use super::pipe::Pipe;
 use super::rng::Rng;
 use super::script::{Heard, Kind, Level, Op, Outcome, draw};
 use super::world::{From, Link, To, World, say};
-use super::pipe::Pipe;
 
 /// What the next reply is to.
 #[derive(Clone, Debug)]
@@ -138,6 +138,7 @@ impl World {
         let burst = if self.options.mix.registers_only { 1 } else { self.rng.pick(&[1, 1, 1, 2, 5, 12]) };
         for _ in 0..burst {
             match self.rng.below(60) {
+                0..=6 if self.options.plain => self.command(&mut client, &mut out),
                 _ if self.options.mix.registers_only => self.command(&mut client, &mut out),
                 0 if self.rng.one_in(3) => {
                     let db = self.rng.pick(&[0, 0, 1]);
@@ -320,6 +321,13 @@ impl World {
                 }
                 self.count_fate(fate.as_ref());
             }
+            // Its leader refused a command of it.
+            Expect::Exec(all) if frame.starts_with(b"-EXECABORT ") => {
+                for op in all.iter().flatten() {
+                    (self.history[*op].outcome, self.history[*op].answered) = (Outcome::Never, now);
+                }
+                self.count_fate(Some(&Outcome::Never));
+            }
             Expect::Exec(all) => {
                 let reply = Reply::new(frame);
                 if fate.is_none() && reply.elem_count() != all.len() {
@@ -328,8 +336,7 @@ impl World {
                 let elements: Vec<&[u8]> = reply.elements().map(Reply::bytes).collect();
                 for (i, ops) in all.iter().enumerate() {
                     for op in ops {
-                        let outcome =
-                            fate.clone().unwrap_or_else(|| Outcome::Reply(heard(elements[i])));
+                        let outcome = fate.clone().unwrap_or_else(|| Outcome::Reply(heard(elements[i])));
                         if !is_answer(self.history[*op].kind, &outcome) {
                             return wrong("no such transaction is answered so");
                         }
@@ -395,5 +402,6 @@ pub fn shown(bytes: &[u8]) -> String {
 
 /// A client that may ask.
 pub fn may_ask(client: &Client, rng: &mut Rng, once_in: u64) -> bool {
-    !client.finished && !client.closed && client.waits_for() < 60 && rng.one_in(once_in)
+    let changes = client.expect.iter().any(|e| matches!(e, Expect::Select(_)));
+    !client.finished && !client.closed && !changes && client.waits_for() < 60 && rng.one_in(once_in)
 }

@@ -96,6 +96,10 @@ pub struct Council {
     pub ballot: Ballot,
     started: u64,
     pub look_at: u64,
+    /// The time of this look.
+    now: u64,
+    /// Its term and leader, and since when they are so.
+    settled: (u64, String, u64),
     vacant_since: u64,
     leading_since: Option<u64>,
     overtaken_since: Option<u64>,
@@ -110,6 +114,7 @@ pub struct Council {
     questions: BTreeMap<u64, Question>,
     next_question: u64,
     orders: Vec<Order>,
+    begun: bool,
     /// What it did, for the trace.
     pub notes: Vec<String>,
 }
@@ -123,6 +128,8 @@ impl Council {
             ballot,
             started: now,
             look_at: now,
+            now,
+            settled: (0, String::new(), now),
             vacant_since: now,
             leading_since: None,
             overtaken_since: None,
@@ -136,8 +143,15 @@ impl Council {
             questions: BTreeMap::new(),
             next_question: 1,
             orders: Vec::new(),
+            begun: false,
             notes: Vec::new(),
         }
+    }
+
+    /// Whether all of these may be elected.
+    pub fn has_recorded(&self, names: &[&str]) -> bool {
+        let confirmed = self.insync.confirmed.as_ref();
+        !self.consistent || confirmed.is_some_and(|c| names.iter().all(|n| c.iter().any(|m| m == n)))
     }
 
     fn majority(&self) -> usize {
@@ -153,6 +167,9 @@ impl Council {
         rng: &mut Rng,
     ) -> Vec<Order> {
         self.note_time(now, view);
+        if !std::mem::replace(&mut self.begun, true) {
+            return vec![Order::Follow(self.ballot.term, String::new())];
+        }
         while let Some(event) = events.pop_front() {
             let number: u64 = event.subject.parse().unwrap_or(0);
             match event.kind {
@@ -174,6 +191,10 @@ impl Council {
     }
 
     fn note_time(&mut self, now: u64, view: &Snapshot) {
+        self.now = now;
+        if (self.settled.0, &self.settled.1) != (view.me.term, &view.me.leader) {
+            self.settled = (view.me.term, view.me.leader.clone(), now);
+        }
         if view.me.leads {
             self.leading_since.get_or_insert(now);
         } else {
@@ -182,8 +203,7 @@ impl Council {
         if view.me.leads || self.leader(view).is_some() {
             self.vacant_since = now;
         }
-        let overtaken =
-            self.alive(view).any(|p| p.status.term > view.me.term && p.status.leader.is_empty());
+        let overtaken = view.me.leads && self.alive(view).any(|p| p.status.term > view.me.term);
         match (overtaken, self.overtaken_since) {
             (false, _) => self.overtaken_since = None,
             (true, None) => self.overtaken_since = Some(now),
@@ -205,7 +225,8 @@ impl Council {
         let found = self.alive(view).find(|p| {
             !p.status.member.is_empty() && p.status.member == me.leader && p.status.term <= me.term
         })?;
-        (found.status.term < me.term || found.status.leads).then_some(found)
+        let settled = self.now - self.settled.2 >= TIMEOUT_MS;
+        (found.status.term < me.term || found.status.leads || !settled).then_some(found)
     }
 
     fn known_term(&self, view: &Snapshot) -> u64 {
@@ -216,7 +237,8 @@ impl Council {
     }
 
     fn rank(&self, view: &Snapshot) -> u64 {
-        view.peers.iter().filter(|p| !p.status.member.is_empty() && p.status.member < self.name).count() as u64
+        view.peers.iter().filter(|p| !p.status.member.is_empty() && p.status.member < self.name).count()
+            as u64
     }
 
     fn above(&self, view: &Snapshot) -> u64 {
@@ -302,7 +324,7 @@ impl Council {
             return Decision::Wait("yielding");
         }
         if me.data == "unknown" || view.lost {
-            if !self.heirs(view).is_empty() {
+            if !self.heirs(view, true).is_empty() {
                 return Decision::HandOver;
             }
             return if me.data == "unknown" { Decision::Wait("no Redis") } else { Decision::StepDown };
@@ -360,12 +382,13 @@ impl Council {
         s.leader == self.name && s.term == view.me.term && peer.counted && s.data == "complete"
     }
 
-    fn heirs(&self, view: &Snapshot) -> Vec<String> {
+    fn heirs(&self, view: &Snapshot, caught_up: bool) -> Vec<String> {
         let fit = |p: &&Peer| {
-            p.up && p.caught_up && self.agrees(view, p) && self.electable(view, &p.status.member)
+            p.up && (p.caught_up || !caught_up)
+                && self.agrees(view, p)
+                && self.electable(view, &p.status.member)
         };
-        let mut found: Vec<String> =
-            self.alive(view).filter(fit).map(|p| p.status.member.clone()).collect();
+        let mut found: Vec<String> = self.alive(view).filter(fit).map(|p| p.status.member.clone()).collect();
         found.sort();
         found
     }
@@ -387,8 +410,7 @@ impl Council {
         if view.peers.iter().any(|p| speaks(&p.status)) {
             return false;
         }
-        let unasked =
-            view.peers.iter().any(|p| p.status.member.is_empty() || p.status.data == "unknown");
+        let unasked = view.peers.iter().any(|p| p.status.member.is_empty() || p.status.data == "unknown");
         !unasked || !self.consistent
     }
 
@@ -445,15 +467,13 @@ impl Council {
         }
         let me = &view.me;
         let fit = || {
-            self.alive(view).map(|p| &p.status).filter(|s| {
-                s.data == me.data && s.set == me.set && self.electable(view, &s.member)
-            })
+            self.alive(view)
+                .map(|p| &p.status)
+                .filter(|s| s.data == me.data && s.set == me.set && self.electable(view, &s.member))
         };
         let newer = fit().filter(|s| s.position > me.position).count() as u64;
-        let equal =
-            fit().filter(|s| s.position == me.position && s.member < me.member).count() as u64;
-        let patience =
-            (newer + equal) * TIMEOUT_MS / 4 + if newer > 0 { 2 * TIMEOUT_MS } else { 0 };
+        let equal = fit().filter(|s| s.position == me.position && s.member < me.member).count() as u64;
+        let patience = (newer + equal) * TIMEOUT_MS / 4 + if newer > 0 { 2 * TIMEOUT_MS } else { 0 };
         if now - self.vacant_since < patience {
             return Decision::Wait("others stand first");
         }
@@ -474,7 +494,11 @@ impl Council {
         }
         match decision {
             Decision::Wait(_) => {
-                if self.wants_hand_over && view.me.leads && !view.yielding {
+                if self.wants_hand_over
+                    && view.me.leads
+                    && !view.yielding
+                    && !self.heirs(view, false).is_empty()
+                {
                     self.wants_hand_over = false;
                     self.begin_hand_over(now, view);
                 }
@@ -575,7 +599,7 @@ impl Council {
                 self.handover = None; // another leads by now, or nobody
             }
             HandOver::Heir { term, until } => {
-                let heirs = self.heirs(view);
+                let heirs = self.heirs(view, true);
                 if let Some(heir) = heirs.first().filter(|_| view.yielding) {
                     let peer = view.peers.iter().find(|p| p.status.member == *heir).map(|p| p.id.clone());
                     let message = json!({"kind": "take over", "term": term, "leader": self.name});
@@ -642,12 +666,8 @@ impl Council {
         if stage == Stage::Vote {
             self.orders.push(Order::Follow(term, String::new()));
         }
-        let peers: Vec<String> = view
-            .peers
-            .iter()
-            .filter(|p| p.up || p.silent_ms < TIMEOUT_MS)
-            .map(|p| p.id.clone())
-            .collect();
+        let peers: Vec<String> =
+            view.peers.iter().filter(|p| p.up || p.silent_ms < TIMEOUT_MS).map(|p| p.id.clone()).collect();
         for peer in &peers {
             self.ask(peer, Question::Vote(term, stage), request);
         }
@@ -705,7 +725,8 @@ impl Council {
 
     fn answer_taker(&mut self, reply_to: Option<u64>, done: bool) {
         if let Some(number) = reply_to {
-            self.orders.push(Order::Answer(number, json!({"done": done}).to_string()));
+            let answer = json!({"done": done, "term": self.ballot.term, "member": self.name});
+            self.orders.push(Order::Answer(number, answer.to_string()));
         }
     }
 
@@ -840,8 +861,7 @@ impl Council {
                 if recorded > self.ballot.recorded {
                     self.ballot.recorded = recorded;
                 }
-                let Some(election) =
-                    self.election.as_mut().filter(|e| e.term == term && e.stage == stage)
+                let Some(election) = self.election.as_mut().filter(|e| e.term == term && e.stage == stage)
                 else {
                     return;
                 };
@@ -860,6 +880,9 @@ impl Council {
             Question::TakeOver => {
                 let Some(HandOver::Asked { term, .. }) = self.handover else { return };
                 if message["done"] == true {
+                    let taken = message["term"].as_u64().unwrap_or(0);
+                    let heir = message["member"].as_str().unwrap_or_default().to_owned();
+                    self.orders.push(Order::Follow(taken, heir));
                     self.handover = Some(HandOver::Seen { term, until: now + TIMEOUT_MS });
                 } else if message["done"] == false && self.ballot.term <= term {
                     self.handover = None;

@@ -2,8 +2,8 @@
 
 use super::account::{account, differences};
 use super::client::may_ask;
-use super::life::Comeback;
 use super::library::is_marker;
+use super::life::Comeback;
 use super::plans::{NAMES, TIMEOUT_MS};
 use super::view::Snapshot;
 use super::world::{From, To, World, say};
@@ -84,7 +84,10 @@ fn in_sync(world: &World) -> Option<usize> {
     let lead = all[leader].as_ref()?;
     let agreed = all.iter().all(|one| {
         one.as_ref().is_some_and(|s| {
-            s.me.term == lead.me.term && s.me.leader == NAMES[leader] && s.me.data == "complete" && s.waiting == 0
+            s.me.term == lead.me.term
+                && s.me.leader == NAMES[leader]
+                && s.me.data == "complete"
+                && s.waiting == 0
         })
     });
     let equal = lead.peers.iter().all(|p| p.replica == "in_sync" && p.caught_up && p.counted);
@@ -153,7 +156,7 @@ fn lull(world: &mut World) -> u64 {
     let Some(lead) = all[leader].as_ref().filter(|s| !s.lost && s.me.data == "complete") else { return 0 };
     let mut proofs = 0;
     for peer in lead.peers.iter().filter(|p| p.replica == "in_sync" && p.caught_up && p.counted) {
-        let other = NAMES.iter().position(|n| *n == peer.status.member).unwrap();
+        let Some(other) = NAMES.iter().position(|n| *n == peer.status.member) else { continue };
         let found = differences(world, leader, other);
         assert!(
             found.is_empty(),
@@ -206,7 +209,9 @@ fn trouble(world: &mut World) {
         let ids: Vec<u64> = world
             .links
             .iter()
-            .filter(|(_, l)| matches!((l.from, l.to), (From::Member(_), To::Member(_))) && !l.from_gone && !l.to_gone)
+            .filter(|(_, l)| {
+                matches!((l.from, l.to), (From::Member(_), To::Member(_))) && !l.from_gone && !l.to_gone
+            })
             .map(|(id, _)| *id)
             .collect();
         if !ids.is_empty() {
@@ -249,9 +254,10 @@ fn trouble(world: &mut World) {
     }
     if options.losses && world.rng.one_in(60) {
         let index = world.rng.index(n);
-        let marked = world.redises[index].libraries.iter().any(|(name, code)| {
-            is_marker(name) && String::from_utf8_lossy(code).contains("data=complete")
-        });
+        let marked = world.redises[index]
+            .libraries
+            .iter()
+            .any(|(name, code)| is_marker(name) && String::from_utf8_lossy(code).contains("data=complete"));
         if marked {
             world.redises[index].save();
         }
@@ -307,7 +313,12 @@ fn others_have_all(world: &World, index: usize) -> bool {
     let Some(leader) = world.leader() else { return false };
     let Some(lead) = &all[leader] else { return false };
     let many = lead.peers.iter().filter(|p| p.status.member != NAMES[index]);
-    well && many.clone().all(|p| p.counted && p.replica == "in_sync" && p.status.data == "complete")
+    let recorded = world.members[leader]
+        .as_ref()
+        .is_some_and(|m| m.council.has_recorded(&NAMES[..world.options.members]));
+    recorded
+        && well
+        && many.clone().all(|p| p.counted && p.replica == "in_sync" && p.status.data == "complete")
         && !lead.lost
         && all.iter().flatten().all(|s| s.me.term == lead.me.term && s.me.leader == NAMES[leader])
 }

@@ -74,7 +74,10 @@ impl World {
                     self.count("leaderships");
                     if self.options.consistent {
                         let other = self.leaders.insert(term, m.index);
-                        assert!(other.is_none_or(|o| o == m.index), "two members were elected in term {term}");
+                        assert!(
+                            other.is_none_or(|o| o == m.index),
+                            "two members were elected in term {term}"
+                        );
                     }
                     engine.lead(term);
                 }
@@ -218,7 +221,8 @@ impl World {
             let engine = m.engine.as_mut().expect("its sidecar lives");
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = engine.upstream_output(key, &mut slices);
-            let Some(socket) = m.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked) else {
+            let Some(socket) = m.sockets.get_mut(&key).filter(|s| s.connecting.is_none() && !s.blocked)
+            else {
                 return;
             };
             if count == 0 {

@@ -23,6 +23,8 @@ pub struct Options {
     pub consistent: bool,
     pub min_in_sync: usize,
     pub mix: Mix,
+    /// No transactions, one database.
+    pub plain: bool,
     /// Clients ask for consistency of their own.
     pub levels: bool,
     pub steps: u32,
@@ -109,6 +111,8 @@ pub struct World {
     /// Who led which term, where two may not.
     pub leaders: BTreeMap<u64, usize>,
     pub counts: BTreeMap<&'static str, u64>,
+    /// See [`Options::is_lossless`], before trouble ended.
+    pub was_lossless: bool,
 }
 
 /// Say what happens, if somebody listens.
@@ -156,6 +160,7 @@ impl World {
             delay: rng.pick(&[50, 400, 3_000]),
             leaders: BTreeMap::new(),
             counts: BTreeMap::new(),
+            was_lossless: false,
             rng,
         }
     }
@@ -366,6 +371,7 @@ impl World {
     /// All trouble is over.
     pub fn make_calm(&mut self) {
         self.note("calm".into());
+        self.was_lossless = self.options.is_lossless();
         self.blocked = [[0; 5]; 5];
         for redis in &mut self.redises {
             redis.paused_until = 0;
