@@ -49,7 +49,7 @@ $(BYTECODE_STAMP): $(CORE_STAMP) $(PYTHON_SOURCES)
 	touch $@
 
 .PHONY: demo
-demo: build ## See it work: two Redis servers, two sidecars, one Redis restarted under load
+demo: build ## See it work: two Redis servers, two sidecars, killed under load. Mirrored routes: redisha demo --envoy
 	$(BIN)/redisha demo
 
 .PHONY: test

@@ -37,6 +37,7 @@ __all__ = [
     "ReplyReader",
     "Stats",
     "WorkerStats",
+    "bucket",
     "command_flags",
     "encode_command",
     "parse_stats",

@@ -126,7 +126,6 @@ class Overview:
         """The state now."""
         now = self._now
         config = now.loaded.config
-        merges = getattr(now.member, "merges", None)  # a member that merges has them
         return Snapshot(
             state=now.state,
             missing=self.missing(),
@@ -151,7 +150,7 @@ class Overview:
             group=now.member.status() if now.member is not None else None,
             leaderless=now.member.reason if now.member is not None else "",
             leader_changes=now.member.leader_changes if now.member is not None else 0,
-            merges=merges.stats if merges is not None else None,
+            merges=now.member.merges.stats if now.member is not None else None,
         )
 
     def server_info(self) -> dict[str, Any]:

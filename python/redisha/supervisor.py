@@ -370,6 +370,9 @@ class Supervisor:
         self._tell_warnings()
         if self._wanted_admin(loaded.config) != self._wanted_admin(before.config):
             log.warning("the admin address changes with the next start; it stays %s", self._now.admin or "off")
+        old, new = before.config.dynomite_stats, loaded.config.dynomite_stats
+        if (old.bind if old is not None else None) != (new.bind if new is not None else None):
+            log.warning("the address of Dynomite's REST changes with the next start")
 
     def _reload_failed(self, reason: str, error: Exception) -> None:
         self._now.reloads.failed(reason, error)

@@ -114,7 +114,9 @@ def test_rolling_restart(group, seed: int) -> None:
     assert contest.cut() == 0, f"{contest.cut()} commands were on their way when a connection ended"
 
 
-@_REFUSED
+@pytest.mark.xfail(
+    strict=False, reason="the same, and INDOUBT: the leader ends the connections of peers with what is in flight"
+)
 @pytest.mark.chaos
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", ["available", "consistent"])

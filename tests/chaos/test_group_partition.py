@@ -281,7 +281,10 @@ def test_slow_network(redis_server, sidecar, relay, delay: float, seed: int) -> 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(120)
-@pytest.mark.xfail(strict=True, reason="connecting again takes longer and longer, until it is taken for a death; then terms go by in ms")
+@pytest.mark.xfail(
+    strict=True,
+    reason="connecting again takes longer and longer, until it is taken for a death; then terms go by in ms",
+)
 def test_resets_depose_no_leader(redis_server, sidecar, relay, seed: int) -> None:
     """One reset of all connections between two healthy members each second: nobody else has to lead for that."""
     stage = Groups(redis_server, sidecar, relay)(2, between=True)

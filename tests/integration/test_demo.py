@@ -249,6 +249,8 @@ def test_what_was_given_twice_is_found() -> None:
     verdict = contest.verdict()
     assert (verdict.numbers, verdict.twice, verdict.popped, verdict.popped_twice) == (5, 1, 3, 1)
     assert str(verdict) == "5 numbers handed out, 1 of them twice; 3 elements popped, 1 of them twice"
+    contest._told[1].unanswered_pops = 2
+    assert contest.verdict().unanswered_pops == 2
     assert (contest.missing([]), contest.missing(["y"])) == (1, 0)
     assert (contest.errors_at("a"), contest.errors) == (["INDOUBT …"], ["INDOUBT …", "b"])
     assert (contest.answered, contest.answered_at("b"), contest.longest) == (7, 0, 0.2)

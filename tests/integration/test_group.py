@@ -128,14 +128,18 @@ def test_scripts(shared: GroupStage, member: Member) -> None:
         assert conn.command("EVAL", "return redis.call('incr', KEYS[1])", 1, "n") == b":1\r\n"
         sha = conn.command("SCRIPT", "LOAD", "return redis.call('incrby', KEYS[1], ARGV[1])")[5:-2]
         assert conn.command("EVALSHA", sha, 1, "n", 5) == b":6\r\n"
-        now = "local t = redis.call('time'); redis.call('set', KEYS[1], t[1] .. t[2]); return redis.call('get', KEYS[1])"
+        now = (
+            "local t = redis.call('time'); redis.call('set', KEYS[1], t[1] .. t[2]); return redis.call('get', KEYS[1])"
+        )
         told = conn.command("EVAL", now, 1, "t")
         assert conn.command("GET", "t") == told
         random = "return redis.call('spop', KEYS[1], 3)"
         conn.command("SADD", "s", *range(20))
         conn.command("EVAL", random, 1, "s")
         assert conn.command("SCARD", "s") == b":17\r\n"
-        assert conn.command("EVAL", "redis.call('set', KEYS[1], 1); return redis.call('nope')", 1, "half").startswith(b"-")
+        assert conn.command("EVAL", "redis.call('set', KEYS[1], 1); return redis.call('nope')", 1, "half").startswith(
+            b"-"
+        )
         assert conn.command("GET", "half") == _bulk("1")
         assert conn.command("FUNCTION", "LOAD", "REPLACE", load) == _bulk("mylib")
         assert conn.command("FCALL", "put", 1, "f", "of a function") == b"+OK\r\n"
@@ -295,7 +299,11 @@ def test_wait(member: Member) -> None:
 def test_dynomites_word_for_it(member: Member) -> None:
     """``DYNO_CONFIG:CONN_CONSISTENCY`` of Dynomite's clients."""
     with member.conn() as conn:
-        for word, write, read in [("DC_QUORUM", "quorum", "leader"), ("DC_ONE", "one", "one"), ("dc_each_safe_quorum", "all", "leader")]:
+        for word, write, read in [
+            ("DC_QUORUM", "quorum", "leader"),
+            ("DC_ONE", "one", "one"),
+            ("dc_each_safe_quorum", "all", "leader"),
+        ]:
             assert conn.command("DYNO_CONFIG:CONN_CONSISTENCY", word) == b"+OK\r\n"
             told = conn.command("REDISHA", "CONSISTENCY")
             assert told == b"*4\r\n$5\r\nwrite\r\n%b$4\r\nread\r\n%b" % (_bulk(write), _bulk(read))
@@ -633,7 +641,9 @@ def test_two_with_different_data(group) -> None:
     assert stage.assert_equal() == 2
 
 
-@pytest.mark.xfail(strict=True, reason="what a Redis has is looked at when it is connected to: one emptied by FLUSHALL stays foreign")
+@pytest.mark.xfail(
+    strict=True, reason="what a Redis has is looked at when it is connected to: one emptied by FLUSHALL stays foreign"
+)
 def test_two_with_different_data_and_one_is_flushed(group) -> None:
     """'Empty one of the two Redis servers yourself', as the text says: with FLUSHALL."""
     stage = group(start=False)
@@ -648,7 +658,9 @@ def test_two_with_different_data_and_one_is_flushed(group) -> None:
 
 def test_the_command_that_is_named() -> None:
     """``redisha init``, to which the refusal points."""
-    done = subprocess.run([sys.executable, "-m", "redisha", "init", "--help"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "redisha", "init", "--help"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert "--from" in done.stdout
 

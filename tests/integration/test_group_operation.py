@@ -14,9 +14,13 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
+from redisha import emptying
+from redisha.verify.errors import ServerError
+from redisha.verify.server import Server
 from support import wait
 from support.group_pair import NAMES, Pair
 from support.ports import free_port
+from support.redis_server import RedisServer
 
 Make = Callable[..., Pair]
 
@@ -141,6 +145,25 @@ def test_another_redis_than_the_sidecars_is_not_emptied(pair: Make, tmp_path: Pa
     assert done.returncode == 3
     assert "is another Redis than the one that the sidecar is connected to" in done.stderr
     assert group.servers[0].client().get("a") == b"1"
+
+
+async def test_a_redis_that_refuses_is_left_as_it_is(redis_server: Callable[..., RedisServer]) -> None:
+    server = redis_server()
+    with server.client() as own:
+        own.set("k", "v")
+        own.acl_setuser("weak", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-function|flush"])
+        there = Server(f"127.0.0.1:{server.port}", "weak", "p")
+        found = await emptying.contents(there)
+        assert (found.keys, found.version.split(".")[0] >= "7") == (1, True)
+        with pytest.raises(ServerError, match="does not allow FUNCTION FLUSH to this user"):
+            await emptying.empty(there, found.run_id)
+        assert own.get("k") == b"v", "nothing was removed"
+        with pytest.raises(ServerError, match="is another Redis than the one"):
+            await emptying.empty(Server(f"127.0.0.1:{server.port}"), "another")
+        own.function_load("#!lua name=theirs\nredis.register_function('f', function() return 1 end)")
+        assert (await emptying.empty(Server(f"127.0.0.1:{server.port}"), found.run_id)).keys == 1
+    with server.client() as own:
+        assert (own.dbsize(), own.function_list()) == (0, [])
 
 
 # --- Dynomite's REST --------------------------------------------------------------------------------------------------

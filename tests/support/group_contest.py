@@ -26,7 +26,7 @@ _SHOWN = 15
 _REPLY_TIMEOUT = 25.0
 _LOCK_S = 0.05
 """So long everybody wants the same lock."""
-_NOLEADER = (b"-NOLEADER ",)
+_REFUSED = (b"-NOLEADER ", b"-MISCONF ")
 _SCRIPT = "local n = redis.call('incr', KEYS[1]); redis.call('rpush', KEYS[2], n .. ':' .. ARGV[1]); return n"
 NUMBERS = ("c:number", "c:script", "c:one")
 
@@ -35,8 +35,8 @@ TRANSACTIONS_SURVIVE = False
 
 
 def fate_in_group(reply: bytes | None) -> Fate:
-    """The same as :func:`support.ledger.fate`, with the word that only groups have."""
-    return Fate.REFUSED if reply is not None and reply.startswith(_NOLEADER) else fate(reply)
+    """The same as :func:`support.ledger.fate`, with the words of groups and of a Redis whose disk is full."""
+    return Fate.REFUSED if reply is not None and reply.startswith(_REFUSED) else fate(reply)
 
 
 @dataclass
@@ -298,9 +298,7 @@ def _locks_wrong(client: Any, accounts: list[_Account], sure: list[_Account]) ->
 class _Client:
     """What one client does; each operation writes what it was told into the account."""
 
-    def __init__(
-        self, name: str, member: Member, account: _Account, rng: random.Random, *, transactions: bool
-    ) -> None:
+    def __init__(self, name: str, member: Member, account: _Account, rng: random.Random, *, transactions: bool) -> None:
         self._operations = [each for each in _OPERATIONS if transactions or each is not _Client._transaction]
         self.name = name
         self.member = member
@@ -447,7 +445,7 @@ _OPERATIONS: list[Callable[[_Client, Conn], None]] = [
 
 
 class _Translated:
-    """A writer's operations; a refusal that only groups know is told to it as one that it knows."""
+    """A writer's operations; a refusal that the ledger does not know is told to it as one that it knows."""
 
     def __init__(self, writer: Writer, *, transactions: bool) -> None:
         self._writer = writer
@@ -467,7 +465,7 @@ class _Translated:
 
 
 def _known(reply: bytes) -> bytes:
-    return b"-UNAVAILABLE " + reply[1:] if reply.startswith(_NOLEADER) else reply
+    return b"-UNAVAILABLE " + reply[1:] if reply.startswith(_REFUSED) else reply
 
 
 class GroupCrowd(Crowd):

@@ -128,7 +128,9 @@ def test_help_teaches_with_a_configuration_that_is_right() -> None:
     lines = output.splitlines()
     first = next(number for number, line in enumerate(lines) if "# redisha.yaml" in line)
     example = textwrap.dedent("\n".join(lines[first : lines.index("", first)]))
-    assert list(parse(example, "redisha.yaml", {}).config.clusters) == ["redis-001", "redis-002"]
+    group = parse(example, "redisha.yaml", {}).config.group
+    assert group is not None
+    assert (group.member, group.peers) == ("redis-001", ("redis-002:8101",))
     assert "check    Say whether FILE is right" in output
 
 

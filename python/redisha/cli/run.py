@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Signals:
-  SIGTERM, SIGINT  drain: stop accepting, let clients finish what is in flight, exit 0; a second one exits at once
+  SIGTERM, SIGINT  drain: hand over a leadership, stop accepting, let clients finish what is in flight, exit 0; a second
+                   one exits at once
   SIGHUP           read FILE again; a file that is wrong changes nothing. A changed FILE is noticed by itself, too
 
 \b

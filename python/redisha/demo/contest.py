@@ -42,6 +42,7 @@ class Told:
         pushed: elements whose ``RPUSH`` was answered.
         popped: elements that ``LPOP`` gave it.
         errors: error replies and broken connections, in words, each with the side where that was.
+        unanswered_pops: ``LPOP`` that got no answer: each may have taken an element.
         answered: commands that were answered.
         longest: seconds of the slowest of them.
     """
@@ -51,6 +52,7 @@ class Told:
     pushed: list[str] = field(default_factory=list)
     popped: list[str] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
+    unanswered_pops: int = 0
     answered: int = 0
     longest: float = 0.0
 
@@ -65,6 +67,7 @@ class Verdict:
         twice: numbers that were handed out to two clients.
         popped: elements that were taken.
         popped_twice: elements that two clients were given.
+        unanswered_pops: pops that got no answer: each may have taken an element.
     """
 
     answered: int
@@ -72,6 +75,7 @@ class Verdict:
     twice: int
     popped: int
     popped_twice: int
+    unanswered_pops: int = 0
 
     def __str__(self) -> str:
         """In words."""
@@ -140,12 +144,13 @@ class Contest:
             sum(count - 1 for count in Counter(numbers).values()),
             len(popped),
             sum(count - 1 for count in Counter(popped).values()),
+            sum(each.unanswered_pops for each in self._told),
         )
 
     def missing(self, left: list[str]) -> int:
         """Elements whose push was answered, that nobody was given and that are not left in the queue.
 
-        A pop whose reply was lost has one of them; more than such pops must not be missing.
+        A pop that got no answer may have taken one of them; more than that must not be missing.
         """
         pushed = {element for each in self._told for element in each.pushed}
         return len(pushed - {element for each in self._told for element in each.popped} - set(left))
@@ -195,7 +200,9 @@ class Contest:
         element = f"{number}:{drawn}"
         self._timed(told, client.rpush, QUEUE, element)
         told.pushed.append(element)
+        told.unanswered_pops += 1
         taken = self._timed(told, client.lpop, QUEUE)
+        told.unanswered_pops -= 1
         if taken is not None:
             told.popped.append(str(taken))
         self._timed(told, client.set, f"contest:{drawn % _KEYS}", element)

@@ -121,7 +121,8 @@ def _lacks_data(request: VoteRequest, view: View, known: Recorded | None) -> str
         return ""
     if request.data is not Data.COMPLETE:
         return "" if me.data is Data.EMPTY else "the candidate has none of the group's data, and this member may"
-    if me.data is not Data.COMPLETE:
+    # One that cannot be asked now still has what it had.
+    if me.data not in (Data.COMPLETE, Data.UNKNOWN) or not me.data_set:
         return ""
     if me.data_set != request.data_set:
         return "the candidate has other data"

@@ -191,6 +191,7 @@ impl Engine {
             since: 0,
             unmarked: false,
             marks: None,
+            told: (0, (0, 0)),
             led: false,
             merged: false,
             merging: false,

@@ -293,7 +293,6 @@ impl Engine {
         let answers = |u: &Upstream| {
             u.is_ready() && (u.calls.is_empty() || u.waiting_since + group.spec.timeout_ms > self.now.ms)
         };
-        let whole = replica.is_clean() || (group.lost && replica.lack_now() != Lack::Keys);
-        replica.open && whole && self.upstreams.get(replica.upstream).is_some_and(answers)
+        replica.open && replica.is_clean() && self.upstreams.get(replica.upstream).is_some_and(answers)
     }
 }

@@ -244,6 +244,7 @@ impl Engine {
         }
         Self::forget_questions(replica);
 
+        replica.told = (0, (0, 0));
         replica.in_flight = 0;
         replica.acked = replica.next;
         self.touch_sequencer(primary);

@@ -68,12 +68,7 @@ impl Engine {
         };
         let marker = Marker { set, part: Part::Mirror, of, generation, partial, sole: replica.sole };
         let key = replica.upstream;
-        let words = if partial { Vec::new() } else { self.generation_words(primary, generation) };
         let upstream = &mut self.upstreams[key];
-        if !words.is_empty() && upstream.is_ready() {
-            upstream.out.push(&words);
-            upstream.expect(Call::Told, now_ms);
-        }
         let Some(sequencer) = self.endpoints[primary].sequencer.as_mut() else { return false };
         let Some(replica) = sequencer.replica(bit) else { return false };
         let written = write_marker(upstream, &marker, now_ms);
@@ -84,17 +79,12 @@ impl Engine {
         written
     }
 
-    /// What a follower is told before the marker of a generation: what each member has acknowledged.
-    fn generation_words(&self, primary: usize, generation: u64) -> Vec<u8> {
+    /// What a follower is told before the first effect of a generation: what each member has acknowledged.
+    pub(super) fn generation_words(&self, sequencer: &Sequencer) -> Vec<u8> {
         let mut out = Vec::new();
-        let Some(group) = self.group.as_ref().filter(|g| g.local == primary) else { return out };
-        let Some(sequencer) = self.endpoints[primary].sequencer.as_ref() else { return out };
-        let mut args = vec![
-            "REDISHA".to_owned(),
-            "GENERATION".to_owned(),
-            sequencer.set.to_string(),
-            generation.to_string(),
-        ];
+        let Some(group) = self.group.as_ref() else { return out };
+        let mut args = ["REDISHA", "GENERATION"].map(str::to_owned).to_vec();
+        args.extend([sequencer.set.to_string(), sequencer.generation.to_string()]);
         args.push(format!("{}={}", group.spec.member, sequencer.marked));
         for replica in sequencer.replicas() {
             if let Some(peer) =
@@ -230,6 +220,7 @@ impl Engine {
         if !written {
             return; // its database is being proven
         }
+        let grouped = self.group.as_ref().is_some_and(|g| g.local == key);
         let before = sequencer.generation;
         sequencer.generation = generation;
         sequencer.marking = true;
@@ -237,7 +228,8 @@ impl Engine {
         sequencer.advance_at = now_ms + GENERATION_MS;
         let end = sequencer.log.end();
         for replica in sequencer.replicas_mut() {
-            let known = replica.is_known();
+            // (What a member still lacks only its leader knows, and another may lead next.)
+            let known = if grouped { replica.is_clean() } else { replica.is_known() };
             replica.map.advance(generation, replica.marked == before);
             replica.mark_again();
             replica.mark = known.then_some((end, generation));

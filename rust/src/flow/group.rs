@@ -85,6 +85,8 @@ pub(super) struct Group {
     pub lost: bool,
     /// Copies were on their way when it was: what they would have brought, others lack.
     pub lost_copies: bool,
+    /// It was started anew since, and has the marker of this generation.
+    pub reborn: Option<u64>,
     /// Sessions that wait for a leader.
     pub waiters: Vec<SessionId>,
     /// Commands that were not answered, for the next leader.
@@ -157,6 +159,7 @@ impl Engine {
                 yielding: false,
                 lost: false,
                 lost_copies: false,
+                reborn: None,
                 waiters: Vec::new(),
                 resend: VecDeque::new(),
                 resend_at: 0,
@@ -255,6 +258,7 @@ impl Engine {
         group.yielding = false;
         group.lost = false;
         group.lost_copies = false;
+        group.reborn = None;
         group.granted_until = 0;
         group.led = true;
         group.whole = true;
@@ -307,6 +311,7 @@ impl Engine {
             replica.marked = 0;
             replica.mark = None;
             replica.marks = None;
+            replica.told = (0, (0, 0));
             replica.merged = false;
             replica.merging = false;
         }
@@ -336,7 +341,10 @@ impl Engine {
         if led {
             // How far its data goes by its own count: what it has beyond its followers is looked at when it is filled.
             let sequencer = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref());
-            group.received = sequencer.map_or((0, 0), |s| (s.generation, s.log.decided()));
+            group.received = match std::mem::take(&mut group.reborn) {
+                Some(generation) => (generation, 0), // its Redis was started anew: only its marker tells
+                None => sequencer.map_or((0, 0), |s| (s.generation, s.log.decided())),
+            };
             let next = group.peer(leader).map(|p| p.endpoint);
             let has_all = sequencer.is_some_and(|s| {
                 // Keys in doubt are those of commands without a reply: the next leader executes these.
@@ -473,6 +481,9 @@ impl Engine {
         sequencer.run_id.clone_from(&identity.run_id);
         if group.post == Post::Leader {
             let whole = marker.is_some_and(|m| !m.partial && m.generation >= sequencer.marked);
+            if restarted && group.lost {
+                group.reborn = Some(marker.map_or(0, |m| m.generation));
+            }
             if !restarted || group.lost {
                 // The very same, or it is not used before it has been decided who leads.
             } else if whole {
@@ -500,13 +511,18 @@ impl Engine {
         group.granted_until = 0;
         if group.post == Post::Leader {
             let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-            // A follower that lacks copies still is better than none: what they would have brought is looked at later.
             let could_lead = |r: &&super::replica::Replica| {
-                r.open && r.lack_now() != Lack::Keys && super::gate::is_usable(self.upstreams.get(r.upstream))
+                r.open && r.is_clean() && super::gate::is_usable(self.upstreams.get(r.upstream))
             };
-            let replicas = || sequencer.into_iter().flat_map(|s| s.replicas()).filter(|r| could_lead(r));
-            group.lost |= replicas().next().is_some(); // once it is, only a new term ends it
-            group.lost_copies |= replicas().all(|r| !r.repair.is_empty());
+            // Once it is, only a new term ends it.
+            group.lost |= sequencer.into_iter().flat_map(|s| s.replicas()).any(|r| could_lead(&r));
+            // What its Redis has by now is not what others are to have.
+            if group.lost
+                && let Some(sequencer) =
+                    self.endpoints.get_mut(group.local).and_then(|e| e.sequencer.as_mut())
+            {
+                sequencer.proof = Proof::Following;
+            }
             if group.lost && group.lost_copies {
                 self.give_up_held("this member's Redis was lost");
             }

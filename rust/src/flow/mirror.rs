@@ -52,12 +52,19 @@ impl Engine {
         };
         sequencer.dirty = false;
         let grouped = self.is_groups_own(primary);
+        let news = grouped && sequencer.replicas().any(|r| r.open && r.told.0 != sequencer.generation);
+        let words = if news { self.generation_words(&sequencer) } else { Vec::new() };
         let Sequencer { log, replicas, generation, .. } = &mut *sequencer;
         for replica in replicas.iter_mut().flatten() {
-            let before = replica.next;
             let Some(upstream) = self.upstreams.get_mut(replica.upstream) else { continue };
             if !upstream.is_ready() || !replica.open {
                 continue;
+            }
+            // Before the first effect of a generation: what the member marks from here on is of that one.
+            if grouped && replica.told.0 != *generation {
+                replica.told.0 = *generation;
+                upstream.out.push(&words);
+                upstream.expect(Call::Told, self.now.ms);
             }
             while replica.next < log.decided()
                 && replica.in_flight < WINDOW
@@ -104,7 +111,8 @@ impl Engine {
                 replica.stats.count.sent_total.inc();
                 replica.next += 1;
             }
-            if grouped && replica.next > before {
+            if grouped && replica.told.1 != (*generation, replica.next) {
+                replica.told.1 = (*generation, replica.next);
                 tell_position(upstream, *generation, replica.next, self.now.ms);
             }
             if replica.in_flight == 0 {

@@ -139,15 +139,25 @@ impl Engine {
     pub(super) fn tick_proof(&mut self, key: usize) {
         let bounds = (self.limits.resync_keys_per_s, self.limits.resync_bytes_per_s);
         let now_ms = self.now.ms;
+        let grouped = self.is_groups_own(key);
         let endpoint = &mut self.endpoints[key];
         let totals = endpoint.stats.time.totals();
         let Some(sequencer) = endpoint.sequencer.as_mut() else { return };
         let (mut lacking, mut copying) = (false, sequencer.copying > 0);
+        let generation =
+            if sequencer.proof == Proof::Proven && !sequencer.marking { sequencer.generation } else { 0 };
         for replica in sequencer.replicas_mut() {
             let lacks = replica.need > Need::Nothing;
             lacking |= lacks && !replica.lacked;
             replica.lacked = lacks;
             replica.late &= !replica.repair.is_empty();
+            // Its marker was due while it still lacked something.
+            lacking |= grouped
+                && replica.open
+                && replica.is_clean()
+                && replica.mark.is_none()
+                && replica.marked < generation
+                && !replica.markless;
             copying |= replica.resync.is_some() || replica.repair.waiting() > 0;
         }
         sequencer.remark |= lacking; // from here on the primary's marker is newer than that mirror's

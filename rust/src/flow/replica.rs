@@ -74,6 +74,8 @@ pub struct Replica {
     pub unmarked: bool,
     /// What the member that it is has marked as perhaps not known to this one.
     pub marks: Option<Scope>,
+    /// The generation, and the position, that the member was told of last.
+    pub told: (u64, (u64, u64)),
     /// It has led itself, and has not been filled by another leader since.
     pub led: bool,
     /// What it wrote while it led itself has been merged, or is being merged.

@@ -31,6 +31,7 @@ impl Engine {
         let ready = |key: Option<usize>, all: &slab::Slab<Upstream>| {
             key.and_then(|k| all.get(k)).is_some_and(|u| u.is_ready() && !u.is_overfull())
         };
+        let grouped = self.is_groups_own(primary);
         for bit in 0..count as u32 {
             let Some(replica) = self.endpoints[primary].sequencer.as_mut().and_then(|s| s.replica(bit))
             else {
@@ -49,7 +50,7 @@ impl Engine {
             let Some(replica) = sequencer.replica(bit) else { continue };
             // What is only on its way may be refused, or come too late for its key.
             let due = |(at, generation)| replica.acked >= at && (marked >= generation || markless);
-            let completes = replica.mark.is_some_and(due);
+            let completes = replica.mark.is_some_and(due) && (!grouped || replica.repair.is_empty());
             if !ready(Some(upstream), &self.upstreams) {
                 continue;
             }
