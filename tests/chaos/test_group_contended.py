@@ -89,7 +89,8 @@ def _restart(stage, contest: Contest, member: Member) -> float:
     return max(contest.gap(each, begun) for each in others)
 
 
-# A successor that has not yet read how far its data goes refuses ("the candidate has older data"), nobody asks again, and
+# A successor that has not yet read how far its data goes refuses ("the candidate has older data"), nobody asks again,
+# and
 # the leader drains for ten seconds: it hears nobody any more, is still heard, and goes on answering writes with `one`.
 _REFUSED = pytest.mark.xfail(strict=False, reason="a hand-over that was refused once ends in a drain as the leader")
 
@@ -182,7 +183,7 @@ def test_leadership_goes_to_and_fro(group, seed: int) -> None:
 
 @pytest.mark.timeout(120)
 def test_long_pipelines_while_the_leader_goes(group, seed: int) -> None:
-    """A thousand INCRs in one write at the follower, again and again, while the leader is restarted: in order, none twice."""
+    """A thousand INCRs in one write at the follower, while the leader is restarted again and again: none twice."""
     stage = group()
     leader, follower = stage.pair()
     total = 0

@@ -14,7 +14,7 @@ import pytest
 from support import every_type, wait
 from support.equality import contents
 from support.group_peer import FakePeer
-from support.group_stage import GroupStage, Groups, Member
+from support.group_stage import Groups, GroupStage, Member
 from support.ports import free_port
 from support.wire import Conn
 
@@ -152,7 +152,7 @@ def test_scripts(shared: GroupStage, member: Member) -> None:
 
 
 def test_resp3(member: Member) -> None:
-    """HELLO 3: maps, nulls and doubles come as such, of writes as of reads; and back to RESP2 on the same connection."""
+    """HELLO 3: maps, nulls and doubles come as such, of writes as of reads; and back to RESP2 on that connection."""
     with member.conn() as conn:
         assert conn.command("HELLO", 3).startswith(b"%")
         assert conn.command("HSET", "h", "a", "b") == b":1\r\n"
@@ -226,8 +226,14 @@ def test_large_values(shared: GroupStage, member: Member) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [("WATCH", "k"), ("BLPOP", "nothing", 1), ("SUBSCRIBE", "c"), ("XREAD", "BLOCK", 50, "STREAMS", "x", "$"), ("MONITOR",),
-     ("CLIENT", "TRACKING", "ON")],
+    [
+        ("WATCH", "k"),
+        ("BLPOP", "nothing", 1),
+        ("SUBSCRIBE", "c"),
+        ("XREAD", "BLOCK", 50, "STREAMS", "x", "$"),
+        ("MONITOR",),
+        ("CLIENT", "TRACKING", "ON"),
+    ],
     ids=lambda command: command[0],
 )  # fmt: skip
 def test_what_needs_its_own_connection(member: Member, command: tuple[Any, ...]) -> None:
@@ -277,7 +283,6 @@ def test_consistency_of_a_connection(member: Member) -> None:
         assert other.command("REDISHA", "CONSISTENCY") == told % (_bulk("one"), _bulk("one"))
 
 
-@pytest.mark.xfail(strict=True, reason="RESET leaves the connection's consistency as it is")
 def test_reset_takes_consistency_back(member: Member) -> None:
     """As all other state of a connection; a pool of connections relies on it."""
     with member.conn() as conn:
@@ -422,7 +427,7 @@ def _says(member: Member, *words: str) -> None:
 
 
 def _serve_apart(stage: GroupStage) -> None:
-    """Each serves its own clients (they do not see each other and are ``available``), nothing of one is on the other."""
+    """Each serves its own clients (they do not see each other and are ``available``), the other has nothing of it."""
     for each in stage.members:
         assert each.ask("SET", f"of:{each.name}", 1) == b"+OK\r\n"
     for each in stage.members:
@@ -441,7 +446,7 @@ def test_wrong_secret(group) -> None:
 def test_another_group(group) -> None:
     """A peer port that belongs to another group."""
     stage = group(start=False, each=[{}, {"name": "other"}], listener={})
-    stage[1].proxy._config["listeners"][0]["group"] = "other"  # noqa: SLF001 - the helper has one name for all
+    stage[1].proxy._config["listeners"][0]["group"] = "other"
     _apart(stage)
     for each in stage.members:
         _says(each, "group", "other", "cache")
@@ -456,7 +461,7 @@ def test_two_members_with_one_name(group) -> None:
         _says(each, "twin", "name of its own")
     for number, each in enumerate(stage.members):
         each.ask("SET", f"of:{number}", 1)
-    assert {place for place in contents(stage[0].redis)} & {place for place in contents(stage[1].redis)} == set()
+    assert set(contents(stage[0].redis)) & set(contents(stage[1].redis)) == set()
 
 
 def test_another_version(group) -> None:
@@ -465,7 +470,7 @@ def test_another_version(group) -> None:
         stage = group(1, start=False, peers=[peer.address])
         stage[0].start()
         _says(stage[0], "version 9")
-        port = int(stage[0].proxy._config["group"]["listen"].rpartition(":")[2])  # noqa: SLF001 - the peer port
+        port = int(stage[0].proxy._config["group"]["listen"].rpartition(":")[2])
         with Conn(port) as conn:
             reply = conn.command("REDISHA", "PEER", 9, "STREAM", "cache", "redis-002", 99, 5, "")
             assert b"version 1" in reply
@@ -489,7 +494,7 @@ def test_a_peer_that_is_something_else(group, redis_server) -> None:
 
 def test_clients_at_the_peer_port(shared: GroupStage) -> None:
     """redis-cli at the wrong port is told which one is right; nothing of what it says is done."""
-    port = int(shared[0].proxy._config["group"]["listen"].rpartition(":")[2])  # noqa: SLF001 - the peer port
+    port = int(shared[0].proxy._config["group"]["listen"].rpartition(":")[2])
     for command in [("PING",), ("HELLO", 3), ("SET", "wrong", 1), ("FLUSHALL",), ("REDISHA", "INFO")]:
         with Conn(port) as conn:
             conn.send_command(*command)
@@ -510,7 +515,7 @@ def test_a_stranger_that_knows_the_words(group, words: tuple[str, ...]) -> None:
     leader, follower = stage.pair()
     assert leader.ask("SET", "k", 1) == b"+OK\r\n"
     for each in (leader, follower):
-        port = int(each.proxy._config["group"]["listen"].rpartition(":")[2])  # noqa: SLF001 - the peer port
+        port = int(each.proxy._config["group"]["listen"].rpartition(":")[2])
         for secret in ("", "guessed"):
             with Conn(port) as conn:
                 conn.send_command("REDISHA", "PEER", 1, *words, "cache", "redis-009", 999, 5, secret)
@@ -693,7 +698,7 @@ def test_peer_port_is_taken(group) -> None:
     """The start ends with the address in the error."""
     stage = group(1, start=False, peers=[f"127.0.0.1:{free_port()}"])
     with FakePeer(b"") as taken:
-        stage[0].proxy._config["group"]["listen"] = taken.address  # noqa: SLF001 - a port that is taken
+        stage[0].proxy._config["group"]["listen"] = taken.address
         stage[0].start_unchecked()
         assert stage[0].proxy.wait_exit() != 0
         assert taken.address in stage[0].log()

@@ -1,4 +1,4 @@
-"""The seed's Dynomite file, for both of its nodes, with hosts and ports of this machine: a group that keeps Dynomite's promises."""
+"""The seed's Dynomite file for both of its nodes, with this machine's ports: a group that keeps Dynomite's promises."""
 
 import re
 import time

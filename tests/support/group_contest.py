@@ -5,6 +5,7 @@ do twice, a group must not do twice either. Nothing is sent twice: what had no r
 """
 
 import bisect
+import itertools
 import random
 import threading
 import time
@@ -31,7 +32,7 @@ _SCRIPT = "local n = redis.call('incr', KEYS[1]); redis.call('rpush', KEYS[2], n
 NUMBERS = ("c:number", "c:script", "c:one")
 
 TRANSACTIONS_SURVIVE = False
-"""Whether a transaction may be under way while the leader changes. Not yet: test_group_kills has the test that fails."""
+"""Whether a transaction may be under way while the leader changes."""
 
 
 def fate_in_group(reply: bytes | None) -> Fate:
@@ -114,7 +115,7 @@ class Contest:
         return sum(len(a.times) - bisect.bisect_left(a.times, since) for a in self._of(member))
 
     def goes_on(self, count: int = 50, members: Iterable[Member] = (), timeout: float = 30.0) -> float:
-        """Wait until so many more writes of each of these members (all by default) are acknowledged; seconds it took."""
+        """Wait until so many more writes of each of these (all by default) are acknowledged; seconds it took."""
         since = time.monotonic()
         wanted = list(members)
         names = [member.name for member in wanted] or list(self._accounts)
@@ -136,7 +137,7 @@ class Contest:
     def gap(self, member: Member | None, since: float) -> float:
         """The longest time without an acknowledged write since then."""
         times = sorted([since, *(t for a in self._of(member) for t in a.times if t > since)])
-        return max(b - a for a, b in zip(times, times[1:], strict=False)) if len(times) > 1 else float("inf")
+        return max(b - a for a, b in itertools.pairwise(times)) if len(times) > 1 else float("inf")
 
     def errors(self, member: Member | None = None, since: float = 0.0) -> list[str]:
         """Errors that a member's clients were told; broken connections are not among them."""

@@ -123,9 +123,16 @@ class Member:
         self.proxy.kill()
 
     def halt(self) -> None:
-        """SIGSTOP to the sidecar."""
+        """SIGSTOP to the sidecar; each of its threads has stopped when this returns."""
         self.is_up = False
         self.proxy.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.proxy.pid}/task")
+
+        def stopped() -> bool:
+            states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+            return all(state == "T" for state in states)
+
+        wait.until(stopped, "it has stopped", 5)
 
     def go_on(self) -> None:
         """SIGCONT to the sidecar."""
@@ -205,7 +212,7 @@ class GroupStage:
         return [member for member in self.members if member.is_up]
 
     def find_leader(self, among: Iterable[Member] | None = None) -> Member | None:
-        """The one that all of them (by default all that are up) take for the leader of the same term, itself included."""
+        """The one that all of them (by default all that are up) take for the leader of one term, itself included."""
         looks = {member.name: member.look() for member in (self.up() if among is None else among)}
         if not looks or not all(looks.values()):
             return None

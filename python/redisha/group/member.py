@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEAVES = 5
+"""Times that a member which ends tries to hand the leadership over: a successor may be about to have everything."""
+
+LEAVE_PAUSE = 0.5
+"""Seconds between two of them."""
+
 LEASE = 0.8
 """Of the time after which a member is taken for gone: so long a leader's lease lasts. As in the data plane."""
 
@@ -245,10 +251,16 @@ class Member:
         """The process ends: another leads from now on, if this member did and one can."""
         if self.status().me.role is not Role.LEADER:
             return
-        try:
-            log.info("the leadership goes to %s", await self.hand_over(None))
-        except HandOverError as error:
-            log.warning("the leadership was not handed over: %s", error)
+        for _ in range(LEAVES):
+            try:
+                log.info("the leadership goes to %s", await self.hand_over(None))
+            except HandOverError as error:
+                log.warning("the leadership was not handed over: %s", error)
+                if not any(peer.up for peer in others(self.status())):
+                    return  # nobody is there to take it
+                await asyncio.sleep(LEAVE_PAUSE)
+            if self.status().me.role is not Role.LEADER:
+                return
 
     async def close(self) -> None:
         """Take part no more."""

@@ -141,11 +141,15 @@ impl Engine {
             group.granted_until = 0;
         }
         let Some(peer) = group.peers.iter_mut().find(|p| p.endpoint == endpoint) else { return };
+        let back = peer.answered_ms.max(peer.heard_ms) + group.spec.timeout_ms <= self.now.ms;
         peer.answered_ms = peer.answered_ms.max(sent_ms);
         if status.term == group.term && status.leader == group.spec.member {
             peer.followed_ms = peer.followed_ms.max(sent_ms);
         }
         self.heard(endpoint, status);
+        if back {
+            self.wake_group(); // it may be the leader that they wait for
+        }
     }
 
     /// What a member says of itself has come, in a beat or in the answer to one.

@@ -474,7 +474,8 @@ impl Engine {
         let Some(group) = self.group.as_mut() else { return };
         let Some(sequencer) = self.endpoints.get_mut(key).and_then(|e| e.sequencer.as_mut()) else { return };
         let restarted = sequencer.run_id != identity.run_id;
-        if sequencer.run_id.is_empty() {
+        let first = sequencer.run_id.is_empty();
+        if first {
             // What the process before this one did last.
             group.led |= marker.is_some_and(|m| m.part == Part::Primary);
         }
@@ -499,7 +500,7 @@ impl Engine {
             if restarted {
                 group.received = (marker.map_or(0, |m| m.generation), 0);
                 group.granted_until = 0;
-                group.whole = false;
+                group.whole &= first; // (clients of the process before this one are not known to it)
             }
         }
         self.publish_group();

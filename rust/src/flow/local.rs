@@ -52,7 +52,9 @@ impl Engine {
 
     fn reset(&mut self, slot: usize) -> Step {
         let open = self.plan.listeners.get(self.sessions[slot].listener).is_none_or(|l| l.users.is_empty());
+        let consistency = self.plan.listeners.get(self.sessions[slot].listener).map(|l| l.consistency);
         let session = &mut self.sessions[slot];
+        session.consistency = consistency.unwrap_or_default();
         session.resp = 2;
         session.db = 0;
         session.authenticated = open;

@@ -382,7 +382,14 @@ impl Engine {
             command.is_some_and(super::place::is_about_the_server) && !session.in_transaction();
         let ready = is_usable(self.endpoints.get(local).and_then(|e| self.upstreams.get(e.serve[0]?)));
         let near = reads && session.consistency.read == ReadLevel::One;
-        match group.post {
+        // A leader that is not heard any more is as good as none, until it is, or another is.
+        let silent =
+            |p: &super::group::Peer| p.answered_ms.max(p.heard_ms) + group.spec.timeout_ms <= self.now.ms;
+        let post = match group.post {
+            Post::Follower if group.peer(&group.leader).is_some_and(silent) => Post::Nobody,
+            post => post,
+        };
+        match post {
             Post::Leader if group.leads() || (ready && near && !group.lost) => {
                 let level = session.consistency.write;
                 if !reads && let Some(text) = self.too_few_in_sync(level) {
