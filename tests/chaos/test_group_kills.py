@@ -206,7 +206,6 @@ def test_transaction_while_the_redis_of_the_leader_dies(group) -> None:
         assert replies[3] == b"*2\r\n:1\r\n:1\r\n"
 
 
-@pytest.mark.xfail(strict=False, reason="the same, where the command comes before the other one leads")
 def test_transaction_while_nobody_leads(group) -> None:
     """It waits for the next leader, as other writes do."""
     stage = group(on_partition="consistent", op_timeout="15s")
@@ -651,9 +650,6 @@ def test_disk_of_a_redis_is_full(group, small_disk, tmp_path: Path, who: str, se
 
 @pytest.mark.chaos
 @pytest.mark.timeout(240)
-@pytest.mark.xfail(
-    strict=False, reason="members that both led are not merged yet: what is lost is not in conflicts.jsonl"
-)
 def test_what_only_the_dead_leader_had(group, seed: int) -> None:
     """``available``, ``one``: whatever its clients were told is in the group afterwards, or among the conflicts."""
     stage = group()

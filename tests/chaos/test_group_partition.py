@@ -212,7 +212,6 @@ def test_available_two(network, kind: str) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.xfail(strict=False, reason="what two members wrote that both led is not merged yet")
 @pytest.mark.parametrize("kind", KINDS)
 def test_available_two_are_merged(network, kind: str) -> None:
     """What only one side wrote is kept, the later one of two writes wins, the other one is told of."""

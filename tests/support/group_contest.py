@@ -31,7 +31,7 @@ _REFUSED = (b"-NOLEADER ", b"-MISCONF ")
 _SCRIPT = "local n = redis.call('incr', KEYS[1]); redis.call('rpush', KEYS[2], n .. ':' .. ARGV[1]); return n"
 NUMBERS = ("c:number", "c:script", "c:one")
 
-TRANSACTIONS_SURVIVE = False
+TRANSACTIONS_SURVIVE = True
 """Whether a transaction may be under way while the leader changes."""
 
 

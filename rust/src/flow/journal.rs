@@ -11,7 +11,7 @@ use super::Engine;
 use super::group::Post;
 use super::ingress::Step;
 use super::keys::keys_of;
-use super::log::Kind;
+use super::log::{Kind, State};
 use super::marker::name_hash;
 use super::repair::Key;
 use super::session::Peering;
@@ -83,7 +83,11 @@ impl Engine {
             // What is on its way to somebody who may never get it.
             let from = sequencer.replicas().map(|r| r.acked).min().unwrap_or(u64::MAX);
             for position in from..sequencer.log.end() {
-                let Some(entry) = sequencer.log.get(position).filter(|e| e.kind == Kind::Write) else {
+                let Some(entry) = sequencer
+                    .log
+                    .get(position)
+                    .filter(|e| e.kind == Kind::Write && e.state != State::Nothing)
+                else {
                     continue;
                 };
                 let age = self.now.ms.saturating_sub(entry.at_ms);
