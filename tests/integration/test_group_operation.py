@@ -70,6 +70,26 @@ def test_the_leadership_is_handed_over_wherever_it_is_asked(pair: Make) -> None:
         assert "group cache has no member 'redis-009'; known: redis-001, redis-002" in stranger.stderr
 
 
+def test_after_a_hand_over_nothing_is_looked_at_or_copied(pair: Make) -> None:
+    """Each knows that the other lacks nothing: also where the old leader's sidecar was started anew meanwhile."""
+    group = pair()
+    group.start()
+    first = 1 - group.follower()
+    with group.sidecars[first].client() as client:
+        client.mset({f"fill:{number}": number for number in range(3_000)})
+    group.wait_in_sync()
+    group.sidecars[first].stop()
+    group.sidecars[first].start()
+    assert group.wait_in_sync() == NAMES[1 - first]
+    for heir in (first, 1 - first):
+        group.sidecars[1 - heir].client().incr("n")
+        done = group.redisha(1 - heir, "leader", NAMES[heir])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert group.wait_in_sync() == NAMES[heir]
+        replica = json.loads(group.sidecars[heir].get("/replicas?format=json"))["replicas"][0]
+        assert (replica["resync_keys_total"], replica["resync_runs_total"]) == (0, 0), replica
+
+
 def test_who_has_lost_its_redis_is_ready_and_cannot_lead(pair: Make) -> None:
     group = pair()
     group.start()

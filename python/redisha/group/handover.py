@@ -2,7 +2,8 @@
 
 ::
 
-    somebody is in sync ─▶ yield: no more commands, the log goes on ─▶ it has everything ─▶ ask it to take over
+    somebody is in sync ─▶ yield: no more commands, the log goes on ─▶ it has everything, and knows who else has
+                                                                          └─▶ ask it to take over
                                     its leadership is seen here ◀─ it is elected, with the vote of this member ◀─┘
 """
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 LOOK = 0.01
 """Seconds between two looks at the status, while clients wait."""
+
+SEAL = 0.2
+"""Seconds that clients wait at most only so that nobody's data needs to be looked at afterwards."""
 
 
 class HandOverError(Exception):
@@ -93,13 +97,17 @@ async def _yield(plane: GroupPlane, look: Callable[[], View], to: str | None, pa
     except TimeoutError:
         raise HandOverError(f"no successor has everything: {_lacking(look(), to)}") from None
     plane.yield_lead(True)
+    loop = asyncio.get_running_loop()
+    sealing_until = loop.time() + SEAL
     try:
         async with asyncio.timeout(look().settings.election_timeout_ms / 1000):  # Clients wait.
             while True:
                 view = look()
-                heirs = _heirs(view, to, caught_up=True)
-                if view.status.yielding and heirs:
-                    return next(peer for peer in view.others if peer.status.member == heirs[0])
+                names = _heirs(view, to, caught_up=True) if view.status.yielding else []
+                heirs = [peer for name in names for peer in view.others if peer.status.member == name]
+                sealed = [peer for peer in heirs if peer.sealed]
+                if sealed or (heirs and loop.time() >= sealing_until):
+                    return (sealed or heirs)[0]
                 await asyncio.sleep(LOOK)
     except TimeoutError:
         plane.yield_lead(False)

@@ -88,6 +88,8 @@ class PeerStatus:
         reason: why it is not up, in words.
         status: the newest that it said of itself.
         caught_up: (only where this member leads) whether it has acknowledged everything this member has committed.
+        sealed: (only where this member leads, and yields) whether it knows who lacks nothing of this leadership, so
+            that nobody's data needs to be looked at when it takes over; or that cannot be known.
         replica: (only where this member leads) the state of its replica, as :class:`redisha.core.ReplicaStats` has it.
         lag: effects that it has not acknowledged.
         lag_bytes: bytes of them, at most.
@@ -100,6 +102,7 @@ class PeerStatus:
     reason: str
     status: MemberStatus
     caught_up: bool = False
+    sealed: bool = True
     replica: str = ""
     lag: int = 0
     lag_bytes: int = 0
@@ -147,6 +150,7 @@ def parse_group(text: str) -> GroupStatus:
                 reason=each["reason"],
                 status=_member(each["status"]),
                 caught_up=each["caught_up"],
+                sealed=each["sealed"],
                 replica=each["replica"],
                 lag=each["lag"],
                 lag_bytes=each["lag_bytes"],

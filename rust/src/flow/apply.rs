@@ -192,6 +192,7 @@ impl Engine {
             unmarked: false,
             marks: None,
             told: (0, (0, 0)),
+            sealed: false,
             led: false,
             merged: false,
             merging: false,

@@ -263,6 +263,7 @@ impl Engine {
                     "caught_up": sequencer.zip(replica).is_some_and(|(s, r)| {
                         r.is_known() && r.acked >= s.log.end() && r.lack_now() != Lack::Keys
                     }),
+                    "sealed": replica.is_some_and(|r| self.is_sealed(r)),
                     "counted": self.is_in_sync(group, peer.endpoint),
                     "replica": replica.map_or("", |r| r.state),
                     "lag": replica.map_or(0, |r| end.saturating_sub(r.acked)),

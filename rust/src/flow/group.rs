@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use super::Engine;
 use super::beat::Status;
 use super::gate::Gate;
+use super::handover::Seal;
 use super::journal::Journal;
 use super::marker::{Marker, Part};
 use super::proof::new_set;
@@ -80,6 +81,10 @@ pub(super) struct Group {
     pub post: Post,
     /// It leads, and takes no more commands: another is about to lead.
     pub yielding: bool,
+    /// How far that has come.
+    pub seal: Seal,
+    /// The other members, as endpoints, that had everything when it gave way.
+    pub sealed: Vec<usize>,
     /// It led when its Redis was lost, and another has everything: that Redis is not used until it has been decided who
     /// leads.
     pub lost: bool,
@@ -157,6 +162,8 @@ impl Engine {
                 leader: String::new(),
                 post: Post::Nobody,
                 yielding: false,
+                seal: Seal::No,
+                sealed: Vec::new(),
                 lost: false,
                 lost_copies: false,
                 reborn: None,
@@ -256,6 +263,7 @@ impl Engine {
         group.leader.clone_from(&group.spec.member);
         group.post = Post::Leader;
         group.yielding = false;
+        group.sealed.clear();
         group.lost = false;
         group.lost_copies = false;
         group.reborn = None;
@@ -356,7 +364,13 @@ impl Engine {
                 s.replicas().filter(|r| Some(r.target) == next).any(|r| whole(&r))
             });
             group.led &= !has_all;
+            let sealed = |s: &super::sequencer::Sequencer| {
+                s.replicas().filter(|r| r.sealed).map(|r| r.target).collect()
+            };
+            group.sealed = sequencer.map(|s| sealed(s)).unwrap_or_default();
         }
+        // (Its connection ended with the term, perhaps before it was known who leads next.)
+        group.led &= !group.peer(leader).is_some_and(|p| group.sealed.contains(&p.endpoint));
         group.term = term;
         leader.clone_into(&mut group.leader);
         group.post = if leader.is_empty() { Post::Nobody } else { Post::Follower };
@@ -383,15 +397,6 @@ impl Engine {
             .collect();
         self.connect_now(&links);
         self.tell_post(if leader.is_empty() { "waits" } else { "follows" });
-    }
-
-    /// Take no more commands: they wait, what is in the log goes on to the others. Or take them again.
-    pub fn yield_lead(&mut self, on: bool) {
-        let Some(group) = self.group.as_mut() else { return };
-        group.yielding = on && group.post == Post::Leader;
-        if !on {
-            self.wake_group();
-        }
     }
 
     /// What they have is found out anew.
@@ -465,74 +470,6 @@ impl Engine {
         for slot in slots {
             self.close_session(slot);
         }
-    }
-
-    /// This member's own Redis is there (again).
-    pub(super) fn own_redis_ready(&mut self, key: usize) {
-        let Some((_, identity)) = self.primary_identity(key) else { return };
-        let marker = self.own_marker();
-        let Some(group) = self.group.as_mut() else { return };
-        let Some(sequencer) = self.endpoints.get_mut(key).and_then(|e| e.sequencer.as_mut()) else { return };
-        let restarted = sequencer.run_id != identity.run_id;
-        let first = sequencer.run_id.is_empty();
-        if first {
-            // What the process before this one did last.
-            group.led |= marker.is_some_and(|m| m.part == Part::Primary);
-        }
-        sequencer.run_id.clone_from(&identity.run_id);
-        if group.post == Post::Leader {
-            let whole = marker.is_some_and(|m| !m.partial && m.generation >= sequencer.marked);
-            if restarted && group.lost {
-                group.reborn = Some(marker.map_or(0, |m| m.generation));
-            }
-            if !restarted || group.lost {
-                // The very same, or it is not used before it has been decided who leads.
-            } else if whole {
-                // No other has more: it would lead by now.
-                self.proven(key, Need::Marked);
-            } else {
-                let term = group.term;
-                group.received = (marker.map_or(0, |m| m.generation), 0);
-                return self.follow(term + 1, "");
-            }
-        } else {
-            sequencer.proof = Proof::Following;
-            if restarted {
-                group.received = (marker.map_or(0, |m| m.generation), 0);
-                group.granted_until = 0;
-                group.whole &= first; // (clients of the process before this one are not known to it)
-            }
-        }
-        self.publish_group();
-    }
-
-    /// This member's own Redis is gone.
-    pub(super) fn own_redis_lost(&mut self) {
-        let Some(group) = self.group.as_mut() else { return };
-        group.granted_until = 0;
-        if group.post == Post::Leader {
-            let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-            let could_lead = |r: &&super::replica::Replica| {
-                r.open && r.is_clean() && super::gate::is_usable(self.upstreams.get(r.upstream))
-            };
-            // Once it is, only a new term ends it.
-            group.lost |= sequencer.into_iter().flat_map(|s| s.replicas()).any(|r| could_lead(&r));
-            // What its Redis has by now is not what others are to have.
-            if group.lost
-                && let Some(sequencer) =
-                    self.endpoints.get_mut(group.local).and_then(|e| e.sequencer.as_mut())
-            {
-                sequencer.proof = Proof::Following;
-            }
-            if group.lost && group.lost_copies {
-                self.give_up_held("this member's Redis was lost");
-            }
-        }
-        self.end_streams(u64::MAX);
-        self.upkeep_at = 0;
-        let name = self.group.as_ref().map(|g| g.spec.name.clone()).unwrap_or_default();
-        self.tell("group", name, "its own Redis is gone".to_owned());
-        self.publish_group();
     }
 
     /// Whose marker a member's Redis has, as if it had always been a follower.

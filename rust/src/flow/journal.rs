@@ -13,10 +13,11 @@ use super::ingress::Step;
 use super::keys::keys_of;
 use super::log::{Kind, State};
 use super::marker::name_hash;
+use super::peer::number;
 use super::repair::Key;
 use super::session::Peering;
 use crate::command::is_word;
-use crate::resp::{Request, RequestScanner, encode, parse_integer};
+use crate::resp::{Request, RequestScanner, encode};
 
 /// Keys that are noted one by one; past it, all keys count as written.
 const KEYS_MAX: usize = 1_000_000;
@@ -197,8 +198,7 @@ impl Engine {
 
     /// What another member had in a key, unless this leader wrote the key later.
     fn merge(&mut self, slot: usize, request: &Request<'_>) -> Option<Step> {
-        let number =
-            |i: usize| parse_integer(request.arg(i)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |i: usize| number(request.arg(i));
         let (db, name, at, payload) = (number(2) as u16, request.arg(3), number(4), request.arg(6));
         let group = self.group.as_ref()?;
         if !group.leads() {

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::Engine;
 use super::dirty::bucket;
 use super::marker;
+use super::marker::Marker;
 use super::place::Place;
 use super::repair::{FUNCTIONS, Key};
 use crate::command::{Command, Flags, KeysResult, keys, other_db};
@@ -49,6 +50,11 @@ impl Engine {
         let known = command.is_some_and(|c| keys(c, request, &mut indices) == KeysResult::Known);
         let name = command.map_or("", |c| c.name);
         let head = name.split('|').next().unwrap_or_default();
+        // A leader's marker for this Redis is not what another could lack.
+        let is_marker = || place.marks != 0 && !Marker::all_in(request.frame).is_empty();
+        if name == "function|load" && is_marker() {
+            return;
+        }
         if head == "function" {
             if let Some(sequencer) = self.endpoints[place.endpoint].sequencer.as_mut() {
                 sequencer.remark |= name != "function|load"; // it may take the markers away

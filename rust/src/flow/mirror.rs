@@ -34,6 +34,7 @@ impl Engine {
             self.pump_sequencer(key);
         }
         if self.group.is_some() {
+            self.seal();
             self.resend();
             self.open_gate();
         }

@@ -21,7 +21,7 @@ use super::place::Place;
 use super::session::{Ending, Peering, Wait};
 use crate::command::{Command, Flags, is_word};
 use crate::plan::spec::{Consistency, Port, ReadLevel, WriteLevel};
-use crate::resp::{Request, encode, parse_integer};
+use crate::resp::{Request, encode};
 
 /// The version of what members say to each other.
 pub(super) const VERSION: &str = "1";
@@ -126,8 +126,7 @@ impl Engine {
 
     fn greet(&mut self, slot: usize, request: &Request<'_>) -> Step {
         let text = |i: usize| String::from_utf8_lossy(request.arg(i)).into_owned();
-        let number =
-            |i: usize| parse_integer(request.arg(i)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |i: usize| number(request.arg(i));
         let Some(group) = self.group.as_ref() else {
             return self.farewell(slot, "ERR this redisha is in no group any more");
         };
@@ -197,8 +196,7 @@ impl Engine {
 
     fn beat_command(&mut self, slot: usize, request: &Request<'_>) -> Step {
         let text = |i: usize| String::from_utf8_lossy(request.arg(i)).into_owned();
-        let number =
-            |i: usize| parse_integer(request.arg(i)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |i: usize| number(request.arg(i));
         if is_word(request.arg(1), "ASK") && request.len() == 5 {
             let (member, theirs, question) = (text(2), number(3), text(4));
             let Some(group) = self.group.as_mut() else { return self.refuse(slot, "ERR no group") };
@@ -238,8 +236,7 @@ impl Engine {
     }
 
     fn stream_command(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        let number =
-            |i: usize| parse_integer(request.arg(i)).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |i: usize| number(request.arg(i));
         match request.arg(1) {
             b"AT" => {
                 let position = (number(2), number(3));
@@ -296,9 +293,11 @@ impl Engine {
                 replica.map.mark_functions();
             }
             let before = replica.map.generation();
+            let has = member.and_then(|m| acked(m)).unwrap_or(0);
             if before < generation {
-                let caught_up = member.and_then(|m| acked(m)).is_some_and(|acked| acked >= before);
-                replica.map.advance(generation, caught_up);
+                replica.map.advance(generation, has >= before);
+            } else if before == generation && has >= generation {
+                replica.map.forget_old(); // the leader gives way, and tells who lacks nothing
             }
         }
     }
@@ -515,6 +514,11 @@ impl Engine {
     }
 }
 
+/// A number that another member says; all 64 bits are used. What is none is 0.
+pub(super) fn number(word: &[u8]) -> u64 {
+    std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 fn write_word(level: WriteLevel) -> &'static str {
     match level {
         WriteLevel::One => "one",
@@ -536,4 +540,15 @@ fn write_level(word: &[u8]) -> Option<WriteLevel> {
 
 fn read_level(word: &[u8]) -> Option<ReadLevel> {
     [ReadLevel::One, ReadLevel::Leader].into_iter().find(|l| is_word(word, read_word(*l)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn a_number_uses_all_bits() {
+        assert_eq!(number(u64::MAX.to_string().as_bytes()), u64::MAX);
+        assert_eq!((number(b"17"), number(b"-1"), number(b"")), (17, 0, 0));
+    }
 }

@@ -76,6 +76,8 @@ pub struct Replica {
     pub marks: Option<Scope>,
     /// The generation, and the position, that the member was told of last.
     pub told: (u64, (u64, u64)),
+    /// The leader has given way, and its successor, if it is this one, knows who lacks nothing of that leadership.
+    pub sealed: bool,
     /// It has led itself, and has not been filled by another leader since.
     pub led: bool,
     /// What it wrote while it led itself has been merged, or is being merged.

@@ -55,6 +55,9 @@ impl Engine {
         self.expire_waiters(key);
         let greeting = self.greeting_of(key);
         let may_connect = self.may_connect(key);
+        if self.own_redis_hangs(key) {
+            return self.break_upstream(key, "it answers nothing, and another member can lead");
+        }
         let silence_ms = self.group.as_ref().map_or(u64::MAX, |g| 2 * g.spec.timeout_ms);
         let upstream = &mut self.upstreams[key];
         let endpoint = &self.endpoints[upstream.endpoint];
