@@ -3,6 +3,7 @@
 What breaks is in ``tests/chaos/test_group_*.py``.
 """
 
+import json
 import subprocess
 import sys
 import threading
@@ -476,6 +477,33 @@ def test_another_version(group) -> None:
             assert b"version 1" in reply
             assert b"not 9" in reply
             assert conn.until_closed() == b""
+
+
+def test_a_members_clock_is_an_hour_ahead(group) -> None:
+    """It is told once, with by how much; and again when the clocks agree."""
+    with FakePeer(b"+OK redis-002 7\r\n") as peer:
+        stage = group(1, start=False, peers=[peer.address])
+        stage[0].start_unchecked()
+        wait.until(lambda: stage[0].proxy.get_status("/healthz"), "the admin server answers", 20)
+        port = int(stage[0].proxy._config["group"]["listen"].rpartition(":")[2])
+        status = {"member": "redis-002", "term": 0, "leader": "", "role": "none", "data": "empty", "set": ""}
+        status |= {"generation": 0, "sequence": 0, "in_sync": False, "journal": 0, "led": False, "counts": False}
+
+        def beat(ahead: float) -> None:
+            with Conn(port) as conn:
+                assert conn.command("REDISHA", "PEER", 1, "BEAT", "cache", "redis-002", 0, 7, "").startswith(b"+OK")
+                now = {"unix_ms": int((time.time() + ahead) * 1000), "nonce": 7, "at_us": time.monotonic_ns() // 1000}
+                conn.command("REDISHA", "BEAT", json.dumps(status | now))
+
+        def told(ahead: float, text: str) -> bool:
+            beat(ahead)
+            return text in stage[0].log()
+
+        wait.until(lambda: told(3600.5, "the clock of redis-002 is 1:00:00 ahead of this member's"), "it is told", 10)
+        [seen] = stage[0].info()["peers"]
+        assert 3_600_000 <= seen["skew_ms"] <= 3_600_500
+        wait.until(lambda: told(0, "the clock of redis-002 agrees"), "it is told again", 10)
+        assert stage[0].log().count("the clock of redis-002 is") == 1
 
 
 def test_a_peer_that_is_something_else(group, redis_server) -> None:

@@ -26,7 +26,7 @@ LED = GroupStatus(
     "cache",
     LEADER,
     (
-        peer(FOLLOWER, caught_up=True, replica="in_sync", lag=10, lag_bytes=1204, lag_ms=3),
+        peer(FOLLOWER, caught_up=True, replica="in_sync", lag=10, lag_bytes=1204, lag_ms=3, skew_ms=3600),
         peer(THIRD, replica="resync", lag=860, lag_bytes=99_000, lag_ms=2500),
     ),
     counted=("redis-001", "redis-002"),

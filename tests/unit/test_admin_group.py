@@ -293,6 +293,7 @@ def test_numbers_in_prometheus_form() -> None:
         'redisha_group_lag_bytes{group="cache",member="redis-002"} 1204.0',
         'redisha_group_lag_seconds{group="cache",member="redis-003"} 2.5',
         'redisha_group_silent_seconds{group="cache",member="redis-002"} 0.04',
+        'redisha_group_clock_skew_seconds{group="cache",member="redis-002"} 3.6',
         'redisha_group_journal{group="cache",member="redis-003"} 7.0',
         "# TYPE redisha_group_lag_seconds gauge",
         "# TYPE redisha_group_leader_changes_total counter",

@@ -55,6 +55,7 @@ class Member:
             two positions that are up to a heartbeat old.
         lag_bytes: bytes of them, at most; None: only the leader knows.
         lag_ms: age of the oldest of them; None: only the leader knows.
+        skew_ms: milliseconds that its clock is ahead of this member's.
         replica: the leader's replica of it; None elsewhere.
     """
 
@@ -67,6 +68,7 @@ class Member:
     lag: int | None
     lag_bytes: int | None
     lag_ms: int | None
+    skew_ms: int = 0
     replica: ReplicaStats | None = None
 
     @property
@@ -165,6 +167,7 @@ def _peer(snapshot: Snapshot, group: GroupStatus, peer: PeerStatus, newest: Memb
         lag=peer.lag if leads else _behind(peer.status, newest),
         lag_bytes=peer.lag_bytes if leads else None,
         lag_ms=peer.lag_ms if leads else None,
+        skew_ms=peer.skew_ms,
         replica=replica,
     )
 
@@ -252,6 +255,7 @@ def _document(member: Member, *, is_me: bool) -> dict[str, Any]:
         "lag": member.lag,
         "lag_bytes": member.lag_bytes,
         "lag_ms": member.lag_ms,
+        "skew_ms": member.skew_ms,
         "silent_ms": member.silent_ms,
         "journal": status.journal,
         "progress": replicas.progress(replica) if replica is not None else None,
@@ -288,3 +292,4 @@ def numbers(snapshot: Snapshot) -> Iterator[tuple[str, dict[str, str], int | flo
             yield "lag_seconds", labels, each.lag_ms / 1000
         if each.silent_ms is not None and each.address:
             yield "silent_seconds", labels, each.silent_ms / 1000
+            yield "clock_skew_seconds", labels, each.skew_ms / 1000

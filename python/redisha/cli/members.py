@@ -10,6 +10,7 @@ import click
 
 from redisha.admin.client import AdminClient, AnswerError
 from redisha.cli.words import BAD, GOOD, bar, coloured, coloured_state, duration
+from redisha.group.skew import is_skewed, skew_text
 
 HEADS = ("member", "role", "state", "term", "lag: commands", "bytes", "ms", "last heard")
 
@@ -81,6 +82,9 @@ def _below(members: list[dict[str, Any]]) -> Iterator[str]:
             yield f"          {name}: resync ({member['progress']['kind']}) {bar(member['progress'])}"
         elif member["healed"]:
             yield f"          {name}: last healed: {member['healed']}"
+        if is_skewed(member["skew_ms"]):
+            apart = coloured(f"its clock is {skew_text(member['skew_ms'])}", BAD)
+            yield f"          {name}: {apart}"
         if member["journal"]:
             yield f"          {name}: {member['journal']:,} keys written while a member was not in sync"
 

@@ -94,6 +94,7 @@ class PeerStatus:
         lag: effects that it has not acknowledged.
         lag_bytes: bytes of them, at most.
         lag_ms: age of the oldest of them.
+        skew_ms: milliseconds that its clock is ahead of this member's, as exact as a message takes on its way.
     """
 
     id: str
@@ -107,6 +108,7 @@ class PeerStatus:
     lag: int = 0
     lag_bytes: int = 0
     lag_ms: int = 0
+    skew_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def parse_group(text: str) -> GroupStatus:
                 lag=each["lag"],
                 lag_bytes=each["lag_bytes"],
                 lag_ms=each["lag_ms"],
+                skew_ms=each["skew_ms"],
             )
             for each in peers
         ),

@@ -163,6 +163,7 @@ impl Engine {
             != (status.term, &status.role, &status.data);
         peer.member.clone_from(&status.member);
         let (member, term, leads) = (status.member.clone(), status.term, status.role == "leader");
+        peer.skew_ms = (status.unix_ms as i64).saturating_sub(self.now.unix_ms as i64);
         peer.status = status;
         if member == group.spec.member {
             return;
@@ -269,7 +270,7 @@ impl Engine {
                     "lag": replica.map_or(0, |r| end.saturating_sub(r.acked)),
                     "lag_bytes": replica.map_or(0, |r| r.stats.count.lag_bytes.get()),
                     "lag_ms": oldest,
-                    "clock_ms": peer.status.unix_ms,
+                    "skew_ms": peer.skew_ms,
                 })
             })
             .collect();

@@ -64,6 +64,8 @@ pub(super) struct Peer {
     pub granted_ms: u64,
     /// What it says of itself.
     pub status: Status,
+    /// How far its clock was ahead of this member's when it said that, milliseconds, with the time on the way.
+    pub skew_ms: i64,
 }
 
 /// The group, as this member knows it.
@@ -207,6 +209,7 @@ impl Engine {
                     heard_ms: 0,
                     granted_ms: 0,
                     status: Status::default(),
+                    skew_ms: 0,
                 });
             }
         }
