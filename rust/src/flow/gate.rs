@@ -82,14 +82,9 @@ impl Engine {
         }
         let session = self.sessions.get(ticket?.session().slot as usize)?;
         let caller = match session.peering {
-            Peering::Call { peer } => Some(self.replica_of(peer)),
-            Peering::Stream { .. }
-            | Peering::Beat
-            | Peering::Control
-            | Peering::Turned
-            | Peering::Stranger => {
-                return None;
-            }
+            // What was sent before the first command that was turned away can still be answered: no less carefully.
+            Peering::Call { peer } | Peering::Turned { peer } => Some(self.replica_of(peer)),
+            Peering::Stream { .. } | Peering::Beat | Peering::Control | Peering::Stranger => return None,
             Peering::Client => None,
         };
         let sequencer = self.endpoints.get(group.local)?.sequencer.as_ref()?;

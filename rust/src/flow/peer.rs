@@ -105,7 +105,7 @@ impl Engine {
                 Some(self.forward(slot, known, &Incoming { request: *request, owner: None }))
             }
             Peering::Client | Peering::Call { .. } => None,
-            Peering::Turned => Some(self.turn_away(slot)),
+            Peering::Turned { .. } => Some(self.turn_away(slot)),
             Peering::Control => {
                 let writes = known.is_none_or(|c| c.resolve(request).map_or(true, Command::is_write));
                 self.control_command(slot, ours, request, writes)
@@ -363,9 +363,9 @@ impl Engine {
             Peering::Stream { .. } => return Ok(at(local, 0, bits)),
             Peering::Control => return Ok(at(local, 0, 0)),
             // What was taken before is executed wherever that is possible: something behind it may have been already.
-            Peering::Turned if self.reissue.is_none() => return Err(self.turn_away(slot)),
-            Peering::Call { .. } if group.post != Post::Leader && self.reissue.is_none() => {
-                self.sessions[slot].peering = Peering::Turned;
+            Peering::Turned { .. } if self.reissue.is_none() => return Err(self.turn_away(slot)),
+            Peering::Call { peer } if group.post != Post::Leader && self.reissue.is_none() => {
+                self.sessions[slot].peering = Peering::Turned { peer };
                 return Err(self.turn_away(slot));
             }
             _ => {}

@@ -61,7 +61,10 @@ pub enum Peering {
         peer: usize,
     },
     /// The same, told that this member does not lead: so is everything behind it, that nothing is executed out of order.
-    Turned,
+    Turned {
+        /// Whose, as in [`Peering::Call`].
+        peer: usize,
+    },
     /// The control plane of a member.
     Control,
     /// The leader of this term: its effects.
