@@ -11,7 +11,7 @@ use super::call::{Call, NO_ENTRY};
 use super::group::Post;
 use super::ingress::{Incoming, Step};
 use super::keys::ANY;
-use super::session::{NO_PATH, Peering, Queued};
+use super::session::{Peering, Queued};
 use super::ticket::Ticket;
 use crate::command::{Command, lookup};
 use crate::resp::{Request, RequestScanner, Scanned, encode};
@@ -176,6 +176,8 @@ impl Engine {
     }
 
     /// Send one again, as if its session had just sent it. Gives it back if that cannot be done now.
+    ///
+    /// The session's path stays: a read behind a write that was sent again must go to the leader behind it.
     fn resend_one(&mut self, one: Resend) -> Option<Resend> {
         let id = one.ticket.session();
         let slot = id.slot as usize;
@@ -186,7 +188,6 @@ impl Engine {
         let Resend { ticket, bytes, items, selects, db, sent, since_ms } = one;
         let before = std::mem::replace(&mut self.sessions[slot].db, db);
         let transaction = self.sessions[slot].extra.as_mut().and_then(|e| e.transaction.take());
-        self.sessions[slot].path = NO_PATH;
         if let Some(listener) = self.listeners.get(self.sessions[slot].listener) {
             listener.stats.count.downstream_rq_active.dec(); // it is counted anew
         }
