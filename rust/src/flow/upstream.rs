@@ -333,6 +333,13 @@ impl Upstream {
         }
     }
 
+    /// Try again then at the latest; nobody waits for it.
+    pub fn retry_by(&mut self, ms: u64) {
+        if let Phase::Down { retry_at } = &mut self.phase {
+            *retry_at = ms.min(*retry_at);
+        }
+    }
+
     /// Whether the call whose turn it is has bytes that were not written yet.
     pub fn answers_unsent(&self) -> bool {
         let written = self.out.written();
