@@ -132,8 +132,11 @@ impl Engine {
             let reads = peer.is_some_and(|p| {
                 p.granted_ms > 0 && self.now.ms < p.granted_ms + self.read_lease_ms() * CLOCKS_PERCENT / 100
             });
-            // One that does not answer reads itself need not have it.
-            if reads || self.is_in_sync(group, replica.target) { replica.acked } else { u64::MAX }
+            match reads || self.is_in_sync(group, replica.target) {
+                false => u64::MAX, // one that does not answer reads itself need not have it
+                true if replica.is_clean() => replica.acked,
+                true => 0, // what was in flight when its connection broke counts as acknowledged, and is in doubt
+            }
         });
         if need.level == WriteLevel::One {
             return caller;
@@ -158,6 +161,9 @@ impl Engine {
         };
         if acked.len() + 1 < group.spec.min_in_sync {
             return 0;
+        }
+        if group.lost && acked.is_empty() {
+            return 0; // only this member's own Redis had it
         }
         acked.sort_unstable_by(|a, b| b.cmp(a));
         let members = acked.len() + 1;
