@@ -27,6 +27,10 @@ pub enum Order {
 pub struct Ballot {
     pub term: u64,
     pub voted_for: String,
+    /// It can be sure of the votes that it gave.
+    pub trusted: bool,
+    /// It was written at least once.
+    pub kept: bool,
     pub founded: bool,
     pub recorded: Option<Recorded>,
 }
@@ -35,6 +39,8 @@ pub struct Ballot {
 enum Stage {
     Pre,
     Vote,
+    /// The members in sync are recorded again, as of the new term.
+    Record,
 }
 
 #[derive(Debug)]
@@ -46,6 +52,8 @@ struct Election {
     needed: usize,
     asked: usize,
     deadline: u64,
+    /// What is to be recorded before it leads.
+    members: Vec<String>,
     /// The ask of a leader that hands over.
     reply_to: Option<u64>,
     data: String,
@@ -54,25 +62,43 @@ struct Election {
 #[derive(Debug)]
 struct Recording {
     recorded: Recorded,
+    /// Members that were not in the record before: they must have it themselves.
+    new: Vec<String>,
+    holders: Vec<String>,
     kept: usize,
+    /// Answers that are wanted, and those that can still come.
+    enough: usize,
     asked: usize,
     deadline: u64,
 }
 
 #[derive(Debug)]
-enum HandOver {
-    /// Until somebody has everything.
-    Heir { term: u64, until: u64 },
-    /// It was asked to take over.
-    Asked { term: u64, until: u64 },
+enum Stretch {
+    /// Until somebody is in sync.
+    Patience,
+    /// No more commands, until somebody has everything.
+    Yielding,
+    /// It was asked to take over, by this question.
+    Asked(u64),
     /// Its leadership must be seen.
-    Seen { term: u64, until: u64 },
+    Seen,
+}
+
+/// A hand-over that is under way.
+#[derive(Debug)]
+struct HandOver {
+    term: u64,
+    stretch: Stretch,
+    until: u64,
+    patience: u64,
+    /// The council wants it itself, and decides nothing else meanwhile.
+    own: bool,
 }
 
 #[derive(Debug)]
 enum Question {
-    Vote(u64, Stage),
-    Record(Recorded),
+    Vote(u64, Stage, String),
+    Record(Recorded, String),
     TakeOver,
 }
 
@@ -109,6 +135,9 @@ pub struct Council {
     election: Option<Election>,
     recording: Option<Recording>,
     handover: Option<HandOver>,
+    handed_at: Option<u64>,
+    /// Members that said that they do not vote, and when.
+    mute: BTreeMap<String, u64>,
     /// An operator wants the leadership elsewhere.
     pub wants_hand_over: bool,
     questions: BTreeMap<u64, Question>,
@@ -139,6 +168,8 @@ impl Council {
             election: None,
             recording: None,
             handover: None,
+            handed_at: None,
+            mute: BTreeMap::new(),
             wants_hand_over: false,
             questions: BTreeMap::new(),
             next_question: 1,
@@ -183,7 +214,11 @@ impl Council {
             }
         }
         self.go_on(now, view, rng);
-        if self.orders.is_empty() && self.election.is_none() && self.handover.is_none() {
+        let busy = self.election.is_some()
+            || self.recording.is_some()
+            || self.handover.as_ref().is_some_and(|h| h.own);
+        if self.orders.is_empty() && !busy {
+            self.remember(view);
             let decision = self.decide(now, view);
             self.act(now, view, decision);
         }
@@ -209,11 +244,42 @@ impl Council {
             (true, None) => self.overtaken_since = Some(now),
             _ => {}
         }
-        if view.me.term > self.ballot.term && !view.me.leader.is_empty() {
-            self.ballot.term = view.me.term;
-            self.ballot.voted_for.clear();
+    }
+
+    /// What it keeps of what it sees: see `redisha.group.vote.remembered`.
+    fn remember(&mut self, view: &Snapshot) {
+        let me = &view.me;
+        let mut ballot = self.ballot.clone();
+        if !ballot.kept && self.may_vote(view) {
+            ballot.trusted = true;
         }
-        self.ballot.founded |= !view.me.leader.is_empty();
+        if !me.leader.is_empty() && (me.term > ballot.term || !ballot.founded) {
+            if ballot.term < me.term {
+                ballot.voted_for.clear();
+            }
+            ballot.term = ballot.term.max(me.term);
+            ballot.founded = true;
+        }
+        let follows = !me.leads && !me.leader.is_empty();
+        ballot.trusted |= follows && me.in_sync && me.data == "complete" && self.leader(view).is_some();
+        let changed = (ballot.trusted, ballot.founded, ballot.term)
+            != (self.ballot.trusted, self.ballot.founded, self.ballot.term);
+        ballot.kept |= changed;
+        self.ballot = ballot;
+    }
+
+    /// Whether it is sure of which votes it has given.
+    fn may_vote(&self, view: &Snapshot) -> bool {
+        self.ballot.trusted || (!self.ballot.kept && self.brand_new(view))
+    }
+
+    /// Whether a leader may still count on an answer from before it was started.
+    fn too_young(&self, now: u64) -> bool {
+        self.consistent && self.ballot.founded && now < self.started + TIMEOUT_MS
+    }
+
+    fn mute<'a>(&'a self, peer: &Peer) -> Option<&'a u64> {
+        self.mute.get(&peer.status.member).filter(|at| self.now < **at + 3 * TIMEOUT_MS)
     }
 
     fn alive<'a>(&self, view: &'a Snapshot) -> impl Iterator<Item = &'a Peer> + use<'a> {
@@ -225,8 +291,9 @@ impl Council {
         let found = self.alive(view).find(|p| {
             !p.status.member.is_empty() && p.status.member == me.leader && p.status.term <= me.term
         })?;
-        let settled = self.now - self.settled.2 >= TIMEOUT_MS;
-        (found.status.term < me.term || found.status.leads || !settled).then_some(found)
+        let settled = self.now - self.settled.2 >= TIMEOUT_MS / 2;
+        let says_so = found.status.term == me.term && found.status.leads;
+        (says_so || !settled).then_some(found)
     }
 
     fn known_term(&self, view: &Snapshot) -> u64 {
@@ -315,15 +382,13 @@ impl Council {
             if self.consistent {
                 return Decision::StepDown;
             }
-            if (me.position, &me.member) > (rival.position, &rival.member) {
-                return Decision::Lead(self.above(view));
+            let rank = |s: &Status| (s.data == "complete", s.position, s.member.clone());
+            if rank(me) < rank(rival) {
+                return Decision::Follow(rival.term, rival.member.clone());
             }
-            return Decision::Follow(rival.term, rival.member.clone());
+            return if me.data == "complete" { Decision::Lead(self.above(view)) } else { Decision::StepDown };
         }
-        if view.yielding {
-            return Decision::Wait("yielding");
-        }
-        if me.data == "unknown" || view.lost {
+        if !view.yielding && (me.data == "unknown" || view.lost) {
             if !self.heirs(view, true).is_empty() {
                 return Decision::HandOver;
             }
@@ -341,8 +406,8 @@ impl Council {
                 return Decision::StepDown;
             }
         }
-        if self.overtaken_since.is_some_and(|at| now >= at + TIMEOUT_MS) {
-            if self.near(now, view).count() + 1 >= self.majority() {
+        if !view.yielding && self.overtaken_since.is_some_and(|at| now >= at + TIMEOUT_MS) {
+            if self.near(now, view).count() + usize::from(self.may_vote(view)) >= self.majority() {
                 if self.stood_at.is_some_and(|at| now < at + TIMEOUT_MS) {
                     return Decision::Wait("an election was only just held");
                 }
@@ -443,7 +508,9 @@ impl Council {
     fn near<'a>(&self, now: u64, view: &'a Snapshot) -> impl Iterator<Item = &'a Peer> + use<'a> {
         let vacant = now - self.vacant_since;
         let limit = if vacant >= 2 * TIMEOUT_MS { TIMEOUT_MS } else { TIMEOUT_MS / 2 };
-        self.alive(view).filter(move |p| p.silent_ms < limit)
+        let mute: Vec<String> =
+            view.peers.iter().filter(|p| self.mute(p).is_some()).map(|p| p.status.member.clone()).collect();
+        self.alive(view).filter(move |p| p.silent_ms < limit && !mute.contains(&p.status.member))
     }
 
     fn as_candidate(&self, now: u64, view: &Snapshot) -> Decision {
@@ -451,17 +518,21 @@ impl Council {
             return Decision::Wait(why);
         }
         let unknown = |p: &Peer| p.status.member.is_empty() || p.status.data == "unknown";
+        if self.too_young(now) {
+            return Decision::Wait("a leader may still count on an answer from before");
+        }
         if now < self.started + 3 * TIMEOUT_MS && view.peers.iter().any(unknown) {
             return Decision::Wait("starting");
         }
-        let votes = self.near(now, view).count() + 1;
+        let votes = self.near(now, view).count() + usize::from(self.may_vote(view));
         if votes < self.majority() {
             if self.consistent {
                 return Decision::Wait("no majority can vote");
             }
             let gone = TIMEOUT_MS + self.rank(view) * TIMEOUT_MS / 4;
             let near: Vec<&str> = self.near(now, view).map(|p| p.id.as_str()).collect();
-            if view.peers.iter().any(|p| !near.contains(&p.id.as_str()) && p.silent_ms < gone) {
+            let mute = |p: &Peer| p.silent_ms < TIMEOUT_MS && self.mute(p).is_some();
+            if view.peers.iter().any(|p| !near.contains(&p.id.as_str()) && p.silent_ms < gone && !mute(p)) {
                 return Decision::Wait("not silent for long enough");
             }
         }
@@ -493,86 +564,89 @@ impl Council {
             self.notes.push(format!("{} decides {decision:?}", self.name));
         }
         match decision {
-            Decision::Wait(_) => {
-                if self.wants_hand_over
-                    && view.me.leads
-                    && !view.yielding
-                    && !self.heirs(view, false).is_empty()
-                {
-                    self.wants_hand_over = false;
-                    self.begin_hand_over(now, view);
-                }
+            Decision::Wait(_) => {}
+            Decision::Lead(term) => {
+                self.ballot.term = term;
+                self.ballot.voted_for = self.name.clone();
+                (self.ballot.founded, self.ballot.kept) = (true, true);
+                self.stood_at = Some(now);
+                self.insync.start(term);
+                self.orders.push(Order::Lead(term));
             }
-            Decision::Lead(term) => self.lead(term, view),
             Decision::Stand(term) => self.stand(now, view, term, false, None),
-            Decision::Follow(term, leader) => {
-                if term > self.ballot.term {
-                    self.ballot.term = term;
-                    self.ballot.voted_for.clear();
-                }
-                self.ballot.founded = true;
-                self.orders.push(Order::Follow(term, leader));
-            }
+            Decision::Follow(term, leader) => self.orders.push(Order::Follow(term, leader)),
             Decision::StepDown => self.orders.push(Order::Follow(view.me.term, String::new())),
-            Decision::HandOver => self.begin_hand_over(now, view),
-            Decision::Record(wanted) if self.recording.is_none() => self.record(now, view, &wanted),
-            Decision::Record(_) => {}
+            Decision::HandOver if self.handover.is_some() => {}
+            Decision::HandOver if self.handed_at.is_some_and(|at| now < at + TIMEOUT_MS) => {}
+            Decision::HandOver => {
+                self.handed_at = Some(now);
+                self.begin_hand_over(now, view, true);
+            }
+            Decision::Record(wanted) => self.record(now, view, &wanted),
         }
     }
 
-    fn lead(&mut self, term: u64, view: &Snapshot) {
-        if term > self.ballot.term {
-            self.ballot.term = term;
-            self.ballot.voted_for = self.name.clone();
+    fn begin_hand_over(&mut self, now: u64, view: &Snapshot, own: bool) {
+        if self.alive(view).next().is_none() {
+            return;
         }
-        self.ballot.founded = true;
-        self.recording = None;
-        let recorded = self.ballot.recorded.clone();
-        let counted = self.insync.begin(term, recorded.as_ref(), view);
-        if self.consistent
-            && let Some(counted) = counted
-        {
-            self.orders.push(Order::Count(counted));
-        }
-        self.orders.push(Order::Lead(term));
-    }
-
-    fn begin_hand_over(&mut self, now: u64, view: &Snapshot) {
-        self.orders.push(Order::Yield(true));
-        self.handover = Some(HandOver::Heir { term: view.me.term, until: now + 4 * TIMEOUT_MS });
+        let patience = if own { TIMEOUT_MS } else { 20 * TIMEOUT_MS };
+        let stretch = Stretch::Patience;
+        self.handover = Some(HandOver { term: view.me.term, stretch, until: now + patience, patience, own });
     }
 
     fn record(&mut self, now: u64, view: &Snapshot, wanted: &[String]) {
-        let (count, recorded) = self.insync.record(wanted, view, now, HEARTBEAT_MS);
+        let (count, members) = self.insync.record(wanted, view, now, HEARTBEAT_MS);
         self.orders.extend(count.map(Order::Count));
-        let Some(recorded) = recorded.filter(|r| self.ballot.term <= r.term) else { return };
-        self.ballot.recorded = Some(recorded.clone());
-        self.recording =
-            Some(Recording { recorded: recorded.clone(), kept: 0, asked: 0, deadline: now + TIMEOUT_MS / 2 });
-        let message = json!({"kind": "record", "leader": self.name, "term": recorded.term,
-            "serial": recorded.serial, "members": recorded.members});
-        let peers: Vec<String> = view.peers.iter().filter(|p| p.up).map(|p| p.id.clone()).collect();
-        for peer in peers {
-            self.ask(&peer, Question::Record(recorded.clone()), &message);
-            if let Some(recording) = &mut self.recording {
-                recording.asked += 1;
-            }
+        if let Some((members, new)) = members {
+            self.write(now, view, members, new);
         }
-        self.end_recording();
     }
 
-    fn end_recording(&mut self) {
+    /// Have a record written: see `InSync._write`.
+    fn write(&mut self, now: u64, view: &Snapshot, members: Vec<String>, new: Vec<String>) {
+        if self.ballot.term > self.insync.term {
+            return; // it has voted for another
+        }
+        let (count, recorded) = self.insync.attempt(&members);
+        self.orders.extend(count.map(Order::Count));
+        self.ballot.recorded = Some(recorded.clone());
+        self.ballot.kept = true;
+        let message = json!({"kind": "record", "leader": self.name, "term": recorded.term,
+            "serial": recorded.serial, "members": recorded.members});
+        let peers: Vec<(String, String)> =
+            view.peers.iter().filter(|p| p.up).map(|p| (p.id.clone(), p.status.member.clone())).collect();
+        let needed = self.majority() - usize::from(self.ballot.trusted);
+        self.recording = Some(Recording {
+            recorded: recorded.clone(),
+            kept: 0,
+            enough: if new.is_empty() { needed } else { peers.len() },
+            new,
+            holders: Vec::new(),
+            asked: peers.len(),
+            deadline: now + TIMEOUT_MS / 2,
+        });
+        for (peer, member) in peers {
+            self.ask(&peer, Question::Record(recorded.clone(), member), &message);
+        }
+        self.end_recording(now);
+    }
+
+    fn end_recording(&mut self, now: u64) {
         let Some(recording) = &self.recording else { return };
+        if recording.kept < recording.enough && recording.asked > 0 && now < recording.deadline {
+            return;
+        }
         let newest = self.ballot.recorded.as_ref() == Some(&recording.recorded)
-            && self.ballot.term <= recording.recorded.term;
-        if recording.kept + 1 >= self.majority() && newest {
+            && self.ballot.term <= self.insync.term;
+        let needed = self.majority() - usize::from(self.ballot.trusted);
+        let held = recording.new.iter().all(|m| recording.holders.contains(m));
+        if newest && recording.kept >= needed && held {
             let recorded = recording.recorded.clone();
-            self.recording = None;
             self.notes.push(format!("{} has {recorded:?} recorded", self.name));
             self.orders.extend(self.insync.is_recorded(&recorded).map(Order::Count));
-        } else if recording.asked == 0 {
-            self.recording = None;
         }
+        self.recording = None;
     }
 
     fn ask(&mut self, peer: &str, question: Question, message: &Value) {
@@ -587,42 +661,79 @@ impl Council {
         if self.election.as_ref().is_some_and(|e| now >= e.deadline) {
             self.end_election("time is over");
         }
-        if self.recording.as_ref().is_some_and(|r| now >= r.deadline) {
-            self.recording = None;
+        self.end_recording(now);
+        if self.election.as_ref().is_some_and(|e| e.stage == Stage::Record) && self.recording.is_none() {
+            self.end_of_record(view);
         }
-        let Some(handover) = &self.handover else { return };
+        self.hand_over(now, view);
+    }
+
+    /// See `redisha.group.handover`.
+    fn hand_over(&mut self, now: u64, view: &Snapshot) {
         let me = &view.me;
-        match *handover {
-            HandOver::Heir { term, .. } | HandOver::Asked { term, .. } | HandOver::Seen { term, .. }
-                if me.term != term || !(me.leads || view.lost) =>
-            {
-                self.handover = None; // another leads by now, or nobody
+        if std::mem::take(&mut self.wants_hand_over) && me.leads && self.handover.is_none() {
+            self.begin_hand_over(now, view, false);
+        }
+        let Some(mut handover) = self.handover.take() else { return };
+        match handover.stretch {
+            Stretch::Patience | Stretch::Yielding if !me.leads => {
+                return self.orders.push(Order::Yield(false)); // another leads by now, or nobody
             }
-            HandOver::Heir { term, until } => {
+            Stretch::Patience => {
+                if !self.heirs(view, false).is_empty() {
+                    self.orders.push(Order::Yield(true));
+                    handover.stretch = Stretch::Yielding;
+                    handover.until = now + TIMEOUT_MS;
+                } else if now >= handover.until {
+                    return;
+                }
+            }
+            Stretch::Yielding => {
                 let heirs = self.heirs(view, true);
                 if let Some(heir) = heirs.first().filter(|_| view.yielding) {
                     let peer = view.peers.iter().find(|p| p.status.member == *heir).map(|p| p.id.clone());
-                    let message = json!({"kind": "take over", "term": term, "leader": self.name});
+                    handover.term = me.term;
+                    let message = json!({"kind": "take over", "term": me.term, "leader": self.name});
                     self.notes.push(format!("{} asks {heir} to take over", self.name));
+                    handover.stretch = Stretch::Asked(self.next_question);
+                    handover.until = now + TIMEOUT_MS;
                     self.ask(&peer.unwrap_or_default(), Question::TakeOver, &message);
-                    self.handover = Some(HandOver::Asked { term, until: now + TIMEOUT_MS });
-                } else if now >= until {
-                    self.handover = None;
-                    self.orders.push(Order::Yield(false));
+                } else if now >= handover.until {
+                    return self.orders.push(Order::Yield(false));
                 }
             }
-            HandOver::Asked { term, until } => {
-                if now >= until {
-                    self.orders.push(Order::Follow(term, String::new()));
-                    self.handover = Some(HandOver::Seen { term, until: now + TIMEOUT_MS });
+            Stretch::Asked(_) => {
+                if now >= handover.until {
+                    // The other may have been elected, or be about to be: this member must not go on.
+                    self.orders.push(Order::Follow(handover.term, String::new()));
+                    handover.stretch = Stretch::Seen;
+                    handover.until = now + handover.patience;
                 }
             }
-            HandOver::Seen { term, until } => {
-                if now >= until {
-                    self.orders.push(Order::Follow(term, String::new()));
-                    self.handover = None;
+            Stretch::Seen => {
+                if now >= handover.until || (!me.leads && !me.leader.is_empty()) {
+                    return;
                 }
             }
+        }
+        self.handover = Some(handover);
+    }
+
+    fn taken_over(&mut self, now: u64, number: u64, message: &Value) {
+        let asked = |h: &&mut HandOver| matches!(h.stretch, Stretch::Asked(n) if n == number);
+        let Some(handover) = self.handover.as_mut().filter(asked) else { return };
+        let term = handover.term;
+        handover.stretch = Stretch::Seen;
+        handover.until = now + handover.patience;
+        if message["done"] == true {
+            let taken = message["term"].as_u64().unwrap_or(0);
+            let heir = message["member"].as_str().unwrap_or_default().to_owned();
+            self.orders.push(Order::Follow(taken, heir));
+        } else if message["done"] == false {
+            self.handover = None;
+            self.orders.push(Order::Yield(false));
+        } else {
+            self.orders.push(Order::Follow(term, String::new()));
         }
     }
 
@@ -640,44 +751,69 @@ impl Council {
     fn stand(&mut self, now: u64, view: &Snapshot, term: u64, yields: bool, reply_to: Option<u64>) {
         self.stood_at = Some(now);
         let stage = if yields { Stage::Vote } else { Stage::Pre };
-        let election = Election {
+        self.election = Some(Election {
             term,
             yields,
             stage,
             votes: 0,
-            needed: self.majority() - 1,
+            needed: self.majority(),
             asked: 0,
             deadline: now + TIMEOUT_MS / 2,
+            members: Vec::new(),
             reply_to,
             data: view.me.data.clone(),
-        };
-        let request = self.request(view, term, stage, yields);
-        if let Err(why) = self.ballot_for(now, view, &request, stage == Stage::Vote) {
-            self.notes.push(format!("{} would not vote for itself: {why}", self.name));
-            self.answer_taker(reply_to, false);
-            return;
+        });
+        if yields {
+            return self.ask_in_earnest(now, view);
         }
-        self.election = Some(election);
-        self.ask_for_votes(view, &request, stage);
+        let request = self.request(view, term, stage, yields);
+        let granted = self.ballot_for(now, view, &request, false);
+        if let Err(why) = &granted
+            && self.may_vote(view)
+        {
+            return self.end_election(&format!("it would not vote for itself: {why}"));
+        }
+        self.ask_for_votes(view, &request, usize::from(granted.is_ok()));
     }
 
-    fn ask_for_votes(&mut self, view: &Snapshot, request: &Value, stage: Stage) {
-        let Some(term) = self.election.as_ref().map(|e| e.term) else { return };
-        if stage == Stage::Vote {
-            self.orders.push(Order::Follow(term, String::new()));
+    /// The own vote is noted, the old term left, and the others asked for theirs.
+    fn ask_in_earnest(&mut self, now: u64, view: &Snapshot) {
+        let Some((term, yields)) = self.election.as_ref().map(|e| (e.term, e.yields)) else { return };
+        let request = self.request(view, term, Stage::Vote, yields);
+        if let Err(why) = self.ballot_for(now, view, &request, true) {
+            if self.may_vote(view) {
+                return self.end_election(&format!("it would not vote for itself: {why}"));
+            }
+            // Its own vote does not count, and never was given twice.
+            (self.ballot.term, self.ballot.kept) = (term, true);
+            self.ballot.voted_for = self.name.clone();
         }
-        let peers: Vec<String> =
-            view.peers.iter().filter(|p| p.up || p.silent_ms < TIMEOUT_MS).map(|p| p.id.clone()).collect();
-        for peer in &peers {
-            self.ask(peer, Question::Vote(term, stage), request);
+        if let Some(election) = &mut self.election {
+            election.stage = Stage::Vote;
+            election.votes = 0;
+            election.data = view.me.data.clone();
+            election.deadline = now + TIMEOUT_MS / 2;
+        }
+        self.orders.push(Order::Follow(term, String::new()));
+        self.ask_for_votes(view, &request, usize::from(self.ballot.trusted));
+    }
+
+    fn ask_for_votes(&mut self, view: &Snapshot, request: &Value, own: usize) {
+        let Some((term, stage)) = self.election.as_ref().map(|e| (e.term, e.stage)) else { return };
+        let reachable = view.peers.iter().filter(|p| p.up || p.silent_ms < TIMEOUT_MS);
+        let peers: Vec<(String, String)> =
+            reachable.map(|p| (p.id.clone(), p.status.member.clone())).collect();
+        for (peer, member) in &peers {
+            self.ask(peer, Question::Vote(term, stage, member.clone()), request);
         }
         if let Some(election) = &mut self.election {
             election.asked = peers.len();
+            election.needed = self.members / 2 + 1 - own;
         }
-        self.count_votes(view);
+        self.count_votes(self.now, view);
     }
 
-    fn count_votes(&mut self, view: &Snapshot) {
+    fn count_votes(&mut self, now: u64, view: &Snapshot) {
         let Some(election) = &self.election else { return };
         if election.votes < election.needed {
             if election.asked == 0 {
@@ -689,19 +825,29 @@ impl Council {
             if self.leader(view).is_some() && !view.me.leads {
                 return self.end_election("another leads by now");
             }
-            let (term, yields) = (election.term, election.yields);
-            let request = self.request(view, term, Stage::Vote, yields);
-            if let Err(why) = self.ballot_for(self.stood_at.unwrap_or(0), view, &request, true) {
-                return self.end_election(&why);
-            }
-            if let Some(election) = &mut self.election {
-                election.stage = Stage::Vote;
-                election.votes = 0;
-                election.deadline += TIMEOUT_MS / 2;
-            }
-            return self.ask_for_votes(view, &request, Stage::Vote);
+            return self.ask_in_earnest(now, view);
         }
+        let term = election.term;
+        self.insync.start(term);
+        let recorded = self.ballot.recorded.as_ref().map(|r| r.members.clone());
+        let members = recorded.unwrap_or_else(|| vec![self.name.clone()]);
+        if let Some(election) = &mut self.election {
+            election.stage = Stage::Record;
+            election.deadline = u64::MAX;
+            election.members.clone_from(&members);
+        }
+        if self.consistent && members.contains(&self.name) {
+            self.write(now, view, members, Vec::new());
+        }
+    }
+
+    /// What the members in sync were recorded for: to lead.
+    fn end_of_record(&mut self, view: &Snapshot) {
+        let Some(election) = &self.election else { return };
         let (term, data) = (election.term, election.data.clone());
+        if self.consistent && self.insync.confirmed.as_ref() != Some(&election.members) {
+            return self.end_election("the in-sync members could not be recorded");
+        }
         if (self.ballot.term, self.ballot.voted_for.as_str()) != (term, self.name.as_str())
             || view.me.term > term
         {
@@ -713,7 +859,8 @@ impl Council {
         let reply_to = election.reply_to;
         self.election = None;
         self.notes.push(format!("{} is elected for term {term}", self.name));
-        self.lead(term, view);
+        (self.ballot.founded, self.ballot.trusted, self.ballot.kept) = (true, true, true);
+        self.orders.push(Order::Lead(term));
         self.answer_taker(reply_to, true);
     }
 
@@ -737,6 +884,9 @@ impl Council {
         let candidate = request["member"].as_str().unwrap_or_default();
         let yields = request["yields"] == true;
         let recorded = read_recorded(&request["recorded"]).max(self.ballot.recorded.clone());
+        if !self.may_vote(view) {
+            return Err("it may have forgotten a vote".into());
+        }
         if term <= self.ballot.term {
             return Err(format!("it has voted in term {}, or knows its leader", self.ballot.term));
         }
@@ -752,7 +902,7 @@ impl Council {
                 if self.leader(view).is_some_and(|p| p.status.member != candidate) {
                     return Err(format!("it hears the leader {}", me.leader));
                 }
-                if self.consistent && self.ballot.term > 0 && now < self.started + TIMEOUT_MS {
+                if self.too_young(now) {
                     return Err("it was started less than an election timeout ago".into());
                 }
             }
@@ -770,7 +920,8 @@ impl Council {
                 if me.data != "empty" {
                     return Err("the candidate has none of the group's data, and this member may".into());
                 }
-            } else if me.data == "complete" {
+            } else if (me.data == "complete" || me.data == "unknown") && !me.set.is_empty() {
+                // One that cannot be asked now still has what it had.
                 if me.set != request["set"].as_str().unwrap_or_default() {
                     return Err("the candidate has other data".into());
                 }
@@ -788,7 +939,7 @@ impl Council {
             self.ballot.term = term;
             self.ballot.voted_for = candidate.to_owned();
             self.ballot.recorded = recorded;
-            self.stood_at = Some(now);
+            (self.ballot.trusted, self.ballot.kept) = (true, true);
         }
         Ok(())
     }
@@ -809,10 +960,12 @@ impl Council {
                     if pre { "pre" } else { "real" }
                 ));
                 if result.is_ok() && !pre {
+                    self.stood_at = Some(now);
                     // It leaves the old term before its answer leaves.
                     self.orders.push(Order::Follow(term, String::new()));
                 }
                 let answer = json!({"granted": result.is_ok(), "term": self.known_term(view),
+                    "trusted": self.may_vote(view),
                     "recorded": self.ballot.recorded.as_ref().map(|r| json!([r.term, r.serial, r.members]))});
                 self.orders.push(Order::Answer(number, answer.to_string()));
             }
@@ -823,7 +976,8 @@ impl Council {
                     members: names(&message["members"]),
                 };
                 let leader = message["leader"].as_str().unwrap_or_default();
-                let kept = recorded.term >= self.ballot.term.max(view.me.term)
+                let kept = self.ballot.trusted
+                    && recorded.term >= self.ballot.term.max(view.me.term)
                     && !(recorded.term == view.me.term
                         && !view.me.leader.is_empty()
                         && view.me.leader != leader)
@@ -833,7 +987,7 @@ impl Council {
                         self.ballot.term = recorded.term;
                         self.ballot.voted_for.clear();
                     }
-                    self.ballot.founded = true;
+                    (self.ballot.founded, self.ballot.kept) = (true, true);
                     self.ballot.recorded = Some(recorded);
                 }
                 self.orders.push(Order::Answer(number, json!({"kept": kept}).to_string()));
@@ -841,7 +995,9 @@ impl Council {
             Some("take over") => {
                 let me = &view.me;
                 let term = message["term"].as_u64().unwrap_or(0);
-                if me.term != term || me.leads || self.election.is_some() {
+                let leader = message["leader"].as_str().unwrap_or_default();
+                let follows = me.term == term && me.leader == leader && !me.leads;
+                if !follows || self.election.is_some() || self.unfit(now, view).is_some() {
                     return self.answer_taker(Some(number), false);
                 }
                 let next = self.known_term(view) + 1;
@@ -855,10 +1011,18 @@ impl Council {
         let Some(question) = self.questions.remove(&number) else { return };
         let message: Value = serde_json::from_str(message).unwrap_or_default();
         match question {
-            Question::Vote(term, stage) => {
+            Question::Vote(term, stage, member) => {
                 self.seen_term = self.seen_term.max(message["term"].as_u64().unwrap_or(0));
+                if message["trusted"] == false {
+                    self.mute.insert(member, now);
+                } else if message["trusted"] == true {
+                    self.mute.remove(&member);
+                }
                 let recorded = read_recorded(&message["recorded"]);
-                if recorded > self.ballot.recorded {
+                // One that leaves this member out may never have come into force: it is not spread.
+                if recorded > self.ballot.recorded
+                    && recorded.as_ref().is_some_and(|r| r.members.contains(&self.name))
+                {
                     self.ballot.recorded = recorded;
                 }
                 let Some(election) = self.election.as_mut().filter(|e| e.term == term && e.stage == stage)
@@ -867,31 +1031,22 @@ impl Council {
                 };
                 election.asked -= 1;
                 election.votes += usize::from(message["granted"] == true);
-                self.count_votes(view);
+                self.count_votes(now, view);
             }
-            Question::Record(recorded) => {
+            Question::Record(recorded, member) => {
+                let kept = message["kept"] == true;
+                let newest = self.ballot.recorded.as_ref() == Some(&recorded);
                 let Some(recording) = self.recording.as_mut().filter(|r| r.recorded == recorded) else {
                     return;
                 };
                 recording.asked -= 1;
-                recording.kept += usize::from(message["kept"] == true);
-                self.end_recording();
-            }
-            Question::TakeOver => {
-                let Some(HandOver::Asked { term, .. }) = self.handover else { return };
-                if message["done"] == true {
-                    let taken = message["term"].as_u64().unwrap_or(0);
-                    let heir = message["member"].as_str().unwrap_or_default().to_owned();
-                    self.orders.push(Order::Follow(taken, heir));
-                    self.handover = Some(HandOver::Seen { term, until: now + TIMEOUT_MS });
-                } else if message["done"] == false && self.ballot.term <= term {
-                    self.handover = None;
-                    self.orders.push(Order::Yield(false));
-                } else {
-                    self.orders.push(Order::Follow(term, String::new()));
-                    self.handover = Some(HandOver::Seen { term, until: now + TIMEOUT_MS });
+                recording.kept += usize::from(kept);
+                if kept && newest {
+                    recording.holders.push(member);
                 }
+                self.end_recording(now);
             }
+            Question::TakeOver => self.taken_over(now, number, &message),
         }
     }
 }

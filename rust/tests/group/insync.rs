@@ -15,7 +15,7 @@ pub struct Recorded {
 /// The record of one leader.
 #[derive(Debug, Default)]
 pub struct InSync {
-    term: u64,
+    pub term: u64,
     serial: u64,
     attempted: BTreeSet<String>,
     /// Since when each was counted (milliseconds), and what it must have.
@@ -25,16 +25,9 @@ pub struct InSync {
 }
 
 impl InSync {
-    /// A leadership begins. Gives whom to count.
-    pub fn begin(&mut self, term: u64, recorded: Option<&Recorded>, view: &Snapshot) -> Option<Vec<String>> {
-        *self = Self { term, serial: 1, ..Self::default() };
-        self.confirmed = recorded.map(|r| r.members.clone());
-        if recorded.is_none() {
-            self.attempted.insert(view.me.member.clone());
-            self.attempted
-                .extend(view.peers.iter().map(|p| p.status.member.clone()).filter(|m| !m.is_empty()));
-        }
-        self.count()
+    /// A leadership begins, with nothing recorded.
+    pub fn start(&mut self, term: u64) {
+        *self = Self { term, ..Self::default() };
     }
 
     fn count(&mut self) -> Option<Vec<String>> {
@@ -49,24 +42,21 @@ impl InSync {
         Some(all)
     }
 
-    /// Go on towards a record of these members. Gives whom to count, and what to have recorded.
+    /// Go on towards a record of these members. Gives whom to count, and whom to have recorded; those that are new.
     pub fn record(
         &mut self,
         wanted: &[String],
         view: &Snapshot,
         now_ms: u64,
         heartbeat_ms: u64,
-    ) -> (Option<Vec<String>>, Option<Recorded>) {
-        let mut base: BTreeSet<String> = BTreeSet::from([view.me.member.clone()]);
+    ) -> (Option<Vec<String>>, Option<(Vec<String>, Vec<String>)>) {
+        let mut base: BTreeSet<String> = self.attempted.clone();
         base.extend(self.confirmed.iter().flatten().cloned());
-        if self.confirmed.is_some() {
-            base.extend(self.attempted.iter().cloned());
-        }
         let before = std::mem::take(&mut self.joining);
         for name in wanted.iter().filter(|n| !base.contains(*n)) {
             self.joining.insert(name.clone(), before.get(name).copied().unwrap_or((now_ms, None)));
         }
-        let mut count = self.count();
+        let count = self.count();
         let mut members = Vec::new();
         for name in wanted {
             if base.contains(name) {
@@ -88,12 +78,17 @@ impl InSync {
         if self.confirmed.as_ref() == Some(&members) {
             return (count, None);
         }
+        let before = self.confirmed.as_deref().unwrap_or_default();
+        let new = members.iter().filter(|m| !before.contains(m)).cloned().collect();
+        (count, Some((members, new)))
+    }
+
+    /// The record of these members that is tried now, and whom to count.
+    pub fn attempt(&mut self, members: &[String]) -> (Option<Vec<String>>, Recorded) {
         self.serial += 1;
         self.attempted.extend(members.iter().cloned());
-        if let Some(more) = self.count() {
-            count = Some(more);
-        }
-        (count, Some(Recorded { term: self.term, serial: self.serial, members }))
+        let recorded = Recorded { term: self.term, serial: self.serial, members: members.to_vec() };
+        (self.count(), recorded)
     }
 
     /// A majority has this record.

@@ -376,6 +376,7 @@ impl World {
         if let Some(to) = to {
             let (up, down) = pipes();
             let id = self.next_link;
+            say!(self, "{} connects to {to:?}, link {id}", NAMES[m.index]);
             self.next_link += 1;
             if let To::Member(host) = to {
                 let other = self.member(host);

@@ -12,6 +12,7 @@ pub struct Status {
     pub data: String,
     pub set: String,
     pub position: (u64, u64),
+    pub in_sync: bool,
 }
 
 /// See `redisha.group.status.PeerStatus`.
@@ -47,6 +48,7 @@ fn status(of: &Value) -> Status {
         data: if of["data"] == "" { "unknown".to_owned() } else { text("data") },
         set: text("set"),
         position: (number("generation"), number("sequence")),
+        in_sync: of["in_sync"] == true,
     }
 }
 
