@@ -674,9 +674,6 @@ def test_two_with_different_data(group) -> None:
     assert stage.assert_equal() == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what a Redis has is looked at when it is connected to: one emptied by FLUSHALL stays foreign"
-)
 def test_two_with_different_data_and_one_is_flushed(group) -> None:
     """'Empty one of the two Redis servers yourself', as the text says: with FLUSHALL."""
     stage = group(start=False)

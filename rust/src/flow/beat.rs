@@ -123,6 +123,7 @@ impl Engine {
             Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         }
         self.look_at_journal();
+        self.look_at_foreign();
         self.expire_group_waiters();
         self.publish_group();
     }

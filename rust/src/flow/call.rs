@@ -44,6 +44,8 @@ pub enum Call {
     },
     /// Something a follower is told in its stream; its reply tells nothing.
     Told,
+    /// Which databases the group's own Redis has keys in.
+    Keyspace,
     /// A marker being written.
     Mark {
         /// Its generation.

@@ -119,6 +119,8 @@ pub(super) struct Group {
     pub asked: HashMap<u64, (String, u64)>,
     pub asks: u64,
     pub beat_at: u64,
+    /// When data of the own Redis that is not the group's is looked at again, milliseconds.
+    pub look_at: u64,
     /// What it wrote while some member was not in sync.
     pub journal: Journal,
     /// It has led, and has not been filled by another leader since.
@@ -182,6 +184,7 @@ impl Engine {
                 asked: HashMap::new(),
                 asks: 0,
                 beat_at: 0,
+                look_at: 0,
                 journal: Journal::default(),
                 led: false,
                 followed: false,

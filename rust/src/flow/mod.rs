@@ -40,6 +40,7 @@ mod judge;
 mod keys;
 mod local;
 mod log;
+mod look;
 mod maps;
 mod mark;
 mod marker;

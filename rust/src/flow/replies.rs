@@ -202,7 +202,7 @@ impl Engine {
                 let Some(Call::Sync(call)) = upstream.settled(self.now.ms) else { return };
                 self.commit_copy(key, *call, reply);
             }
-            Some(Call::Mark { .. } | Call::Exists { .. } | Call::Look { .. }) => {
+            Some(Call::Mark { .. } | Call::Exists { .. } | Call::Look { .. } | Call::Keyspace) => {
                 if let Some(call) = upstream.settled(self.now.ms) {
                     self.answered_us(key, &call, reply);
                 }
@@ -323,6 +323,7 @@ impl Engine {
             Call::Mark { generation, complete } => self.marked(key, generation, complete, reply.bytes()),
             Call::Exists { bit, id, step, at } => self.existed(key, bit, id, step, at, reply),
             Call::Look { bit, id, step } => self.looked(key, bit, id, step, reply),
+            Call::Keyspace => self.looked_at_foreign(key, reply),
             _ => {}
         }
     }
