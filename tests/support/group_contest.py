@@ -31,9 +31,6 @@ _REFUSED = (b"-NOLEADER ", b"-MISCONF ")
 _SCRIPT = "local n = redis.call('incr', KEYS[1]); redis.call('rpush', KEYS[2], n .. ':' .. ARGV[1]); return n"
 NUMBERS = ("c:number", "c:script", "c:one")
 
-TRANSACTIONS_SURVIVE = True
-"""Whether a transaction may be under way while the leader changes."""
-
 
 def fate_in_group(reply: bytes | None) -> Fate:
     """The same as :func:`support.ledger.fate`, with the words of groups and of a Redis whose disk is full."""
@@ -85,7 +82,7 @@ class Contest:
         consistency: Sequence[str] = (),
         pace: float = 0.003,
         patience: float = _REPLY_TIMEOUT,
-        transactions: bool = TRANSACTIONS_SURVIVE,
+        transactions: bool = True,
         name: str = "",
     ) -> None:
         self._consistency = consistency
@@ -474,7 +471,7 @@ class GroupCrowd(Crowd):
 
     def __init__(self, member: Member, *, seed: int, writers: int = 2, wild: int = 1, **options: Any) -> None:
         databases = options.pop("databases", (0, 1))
-        transactions = options.pop("transactions", TRANSACTIONS_SURVIVE)
+        transactions = options.pop("transactions", True)
         seed += sum(member.name.encode())
         made = [Writer(f"{member.name}-{number}", seed * 1_000 + number, functions=False) for number in range(writers)]
         super().__init__(
