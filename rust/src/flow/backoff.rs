@@ -5,6 +5,7 @@
 #[derive(Debug)]
 pub struct Backoff {
     next: u64,
+    longest: u64,
     seed: u64,
 }
 
@@ -16,12 +17,17 @@ impl Backoff {
 
     /// `seed` must differ between upstreams and processes.
     pub fn new(seed: u64) -> Self {
-        Self { next: Self::FIRST, seed: seed | 1 }
+        Self { next: Self::FIRST, longest: Self::LONGEST, seed: seed | 1 }
+    }
+
+    /// No pause is longer than this.
+    pub fn limit(&mut self, longest: u64) {
+        self.longest = longest.clamp(Self::FIRST, Self::LONGEST);
     }
 
     /// The pause before the next try.
     pub fn pause(&mut self) -> u64 {
-        let longest = self.next;
+        let longest = self.next.min(self.longest);
         self.next = (self.next * 2).min(Self::LONGEST);
         // xorshift64: any spread will do.
         self.seed ^= self.seed << 13;
@@ -49,5 +55,7 @@ mod tests {
         assert!(pauses[10..].iter().all(|&p| p >= Backoff::LONGEST / 2));
         backoff.reset();
         assert!(backoff.pause() <= Backoff::FIRST);
+        backoff.limit(100);
+        assert!((0..20).all(|_| backoff.pause() <= 100));
     }
 }

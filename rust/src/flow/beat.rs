@@ -109,12 +109,7 @@ impl Engine {
         let mut bytes = Vec::new();
         encode::command(&mut bytes, &["REDISHA", "BEAT", &text]);
         for key in beats {
-            let Some(upstream) = self.upstreams.get_mut(key) else { continue };
-            if !upstream.is_ready() {
-                // The pauses of other connections grow past the time after which a member is taken for gone.
-                upstream.retry_by(self.now.ms);
-                continue;
-            }
+            let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.is_ready()) else { continue };
             if upstream.calls.iter().filter(|c| matches!(c, Call::Beat { .. })).count() >= 4 {
                 continue; // it does not answer; what waits would all come at once
             }

@@ -65,6 +65,7 @@ impl Engine {
                     }
                     group.beat_at = 0;
                 }
+                self.upkeep_at = 0; // the beat goes out now
             }
         }
     }

@@ -203,6 +203,8 @@ impl Engine {
             self.endpoints[endpoint].peer = true;
             if group.peers.iter().all(|p| p.endpoint != endpoint) {
                 let beat = self.new_upstream(endpoint, Role::Beat, 2);
+                // A beat is due as often, whether the last one could be sent or not.
+                self.upstreams[beat].retry_within(wanted.spec.heartbeat_ms);
                 group.peers.push(Peer {
                     endpoint,
                     beat,
@@ -457,6 +459,19 @@ impl Engine {
             group.resend_at = 0;
         }
         self.wake_everyone();
+    }
+
+    /// Another member has greeted this one: it lives, so this one's connections to it need not wait for their next try.
+    pub(super) fn met(&mut self, member: &str) {
+        let now_ms = self.now.ms;
+        let Some(group) = self.group.as_mut() else { return };
+        let me = group.spec.member.clone();
+        let Some(peer) = group.peers.iter_mut().find(|p| p.member == member && member != me) else { return };
+        peer.heard_ms = now_ms;
+        let endpoint = peer.endpoint;
+        let links: Vec<usize> =
+            self.upstreams.iter().filter(|(_, u)| u.endpoint == endpoint).map(|(key, _)| key).collect();
+        self.connect_now(&links);
     }
 
     fn connect_now(&mut self, upstreams: &[usize]) {

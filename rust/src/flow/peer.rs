@@ -157,6 +157,9 @@ impl Engine {
             return self.farewell(slot, &text);
         }
         let peer = group.peers.iter().position(|p| p.member == member);
+        if !control {
+            self.met(&member); // before it is followed: a leader that was never heard would be taken for gone
+        }
         let peering = match request.arg(3) {
             b"BEAT" => Peering::Beat,
             b"CONTROL" => Peering::Control,

@@ -19,6 +19,8 @@ use super::ticket::SessionId;
 pub const NO_DB: u16 = u16::MAX;
 /// A connection that lasted as long was not the cause of its own end.
 const STOOD_MS: u64 = 1_000;
+/// The same of one to another member, whose silence is soon taken for its death.
+const MEMBER_STOOD_MS: u64 = 100;
 /// How long a refused database is not asked for again: while the server is busy, and otherwise (milliseconds).
 const BUSY_MS: u64 = 50;
 const REFUSED_MS: u64 = 1_000;
@@ -277,10 +279,13 @@ impl Upstream {
     /// The socket is gone or given up: back to down. Gives what was in flight.
     ///
     /// A connection that stood for a while is tried again at once, and sessions wait for that try; later tries are
-    /// paused and nobody waits for them.
+    /// paused and nobody waits for them. To a member that has answered the pauses do not grow: it lives, and silence
+    /// would be taken for its death.
     pub fn broken(&mut self, reason: String, now_ms: u64) -> VecDeque<Call> {
-        let stood = self.is_ready() && now_ms.saturating_sub(self.ready_since) >= STOOD_MS;
-        if stood {
+        let member = !self.greeting.is_empty();
+        let enough = if member { MEMBER_STOOD_MS } else { STOOD_MS };
+        let stood = self.is_ready() && now_ms.saturating_sub(self.ready_since) >= enough;
+        if stood || (member && self.is_ready()) {
             self.backoff.reset();
         }
         self.patient = stood;
@@ -333,11 +338,9 @@ impl Upstream {
         }
     }
 
-    /// Try again then at the latest; nobody waits for it.
-    pub fn retry_by(&mut self, ms: u64) {
-        if let Phase::Down { retry_at } = &mut self.phase {
-            *retry_at = ms.min(*retry_at);
-        }
+    /// No pause between two tries is longer than this.
+    pub fn retry_within(&mut self, ms: u64) {
+        self.backoff.limit(ms);
     }
 
     /// Whether the call whose turn it is has bytes that were not written yet.
