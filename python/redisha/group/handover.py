@@ -92,7 +92,8 @@ async def _yield(plane: GroupPlane, look: Callable[[], View], to: str | None, pa
     """Wait for a successor that has everything but what is on its way; then take no more commands until it has that."""
     try:
         async with asyncio.timeout(patience):
-            while not _heirs(look(), to, caught_up=False):  # noqa: ASYNC110 - nothing tells of it
+            # What is still shown of a hand-over before this one tells nothing: commands were taken since.
+            while look().status.yielding or not _heirs(look(), to, caught_up=False):
                 await asyncio.sleep(LOOK)
     except TimeoutError:
         raise HandOverError(f"no successor has everything: {_lacking(look(), to)}") from None

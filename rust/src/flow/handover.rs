@@ -26,7 +26,11 @@ impl Engine {
     /// Take no more commands: they wait, what is in the log goes on to the others. Or take them again.
     pub fn yield_lead(&mut self, on: bool) {
         let Some(group) = self.group.as_mut() else { return };
-        group.yielding = on && group.post == Post::Leader;
+        let yielding = on && group.post == Post::Leader;
+        if yielding == group.yielding {
+            return;
+        }
+        group.yielding = yielding;
         group.seal = Seal::No;
         let local = group.local;
         let sequencer = self.endpoints.get_mut(local).and_then(|e| e.sequencer.as_mut());
@@ -35,6 +39,7 @@ impl Engine {
         if !on {
             self.wake_group();
         }
+        self.publish_group(); // who has everything is not to be read from a time when commands were taken
     }
 
     /// Take the next step towards a seal. At the end of a turn.
