@@ -303,6 +303,7 @@ impl Engine {
                 replica.map.forget_old(); // the leader gives way, and tells who lacks nothing
             }
         }
+        self.publish_group(); // this member may be asked to take over next
     }
 
     /// What this member has marked as perhaps not known to that one.
