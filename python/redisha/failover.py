@@ -113,6 +113,8 @@ def _without_redis(view: View) -> Decision:
         return HandOver(successors[0])
     if view.me.data is Data.UNKNOWN:
         return Wait("this leader's Redis is lost, and no other member has everything")
+    if heirs(view, caught_up=False):  # What is on its way to them would be lost with the leadership.
+        return Wait("this member's Redis was lost and is back, and a successor is about to have everything")
     return StepDown("this member's Redis was lost and is back")
 
 

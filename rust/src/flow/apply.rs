@@ -185,6 +185,7 @@ impl Engine {
             lacked: false,
             lacked_then: Lack::Keys,
             late: false,
+            missed: false,
             share: 0,
             sisters: false,
             judge_at: 0,

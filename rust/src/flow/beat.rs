@@ -97,6 +97,7 @@ impl Engine {
 
     /// Beats that are due, and what time alone changes in a group.
     pub(super) fn tick_group(&mut self) {
+        self.note_received();
         let Some(group) = self.group.as_mut() else { return };
         if self.now.ms < group.beat_at {
             self.expire_group_waiters();

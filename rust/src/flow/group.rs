@@ -106,6 +106,8 @@ pub(super) struct Group {
     pub counted: Vec<String>,
     /// How far the data goes: generation and position in the log of its leader.
     pub received: (u64, u64),
+    /// How far it will go once this member's own Redis has answered what comes before these bytes of its connection.
+    pub passed: VecDeque<(u64, (u64, u64))>,
     /// Until when this follower's own Redis may answer reads, milliseconds.
     pub granted_until: u64,
     /// Its clients know nothing that its own Redis has not: what the leader answered them, it had.
@@ -177,6 +179,7 @@ impl Engine {
                 gate: Gate::default(),
                 counted: Vec::new(),
                 received: (0, 0),
+                passed: VecDeque::new(),
                 granted_until: 0,
                 whole: true,
                 base: 0,
@@ -328,6 +331,7 @@ impl Engine {
             replica.mark = None;
             replica.marks = None;
             replica.told = (0, (0, 0));
+            replica.missed = false;
             replica.merged = false;
             replica.merging = false;
         }
@@ -365,6 +369,7 @@ impl Engine {
             let has_all = sequencer.is_some_and(|s| {
                 // Keys in doubt are those of commands without a reply: the next leader executes these.
                 let whole = |r: &&super::replica::Replica| match r.lack_now() {
+                    _ if r.missed => false,
                     Lack::Nothing => r.acked >= s.log.decided(),
                     Lack::Changes(_) => r.acked >= s.log.decided() && group.lost && !group.lost_copies,
                     Lack::Keys => false,

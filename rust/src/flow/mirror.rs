@@ -112,7 +112,8 @@ impl Engine {
                 replica.stats.count.sent_total.inc();
                 replica.next += 1;
             }
-            if grouped && replica.told.1 != (*generation, replica.next) {
+            replica.missed &= !replica.repair.is_empty() || !replica.unrepaired.is_empty();
+            if grouped && !replica.missed && replica.told.1 != (*generation, replica.next) {
                 replica.told.1 = (*generation, replica.next);
                 tell_position(upstream, *generation, replica.next, self.now.ms);
             }
@@ -315,7 +316,10 @@ fn settle_copy(
             (true, true) => {
                 replica.miss(key, position, Some(now_ms));
             }
-            _ => replica.doubt(key, position),
+            _ => {
+                replica.missed = true;
+                replica.doubt(key, position);
+            }
         }
     }
     false

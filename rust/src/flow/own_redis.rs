@@ -48,10 +48,22 @@ impl Engine {
         self.publish_group();
     }
 
+    /// What its leader has told of its position is so once its own Redis has answered what came before.
+    pub(super) fn note_received(&mut self) {
+        let Some(group) = self.group.as_mut().filter(|g| !g.passed.is_empty()) else { return };
+        let serve = self.endpoints.get(group.local).and_then(|e| self.upstreams.get(e.serve[0]?));
+        let Some(upstream) = serve.filter(|u| u.is_ready()) else { return };
+        let answered = upstream.calls.iter().find_map(super::call::Call::offset).unwrap_or(u64::MAX);
+        while let Some((_, position)) = group.passed.pop_front_if(|(end, _)| *end <= answered) {
+            group.received = group.received.max(position);
+        }
+    }
+
     /// This member's own Redis is gone.
     pub(super) fn own_redis_lost(&mut self) {
         let Some(group) = self.group.as_mut() else { return };
         group.granted_until = 0;
+        group.passed.clear(); // what was in flight may never have arrived
         if group.post == Post::Leader {
             let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
             // Once it is, only a new term ends it.

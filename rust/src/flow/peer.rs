@@ -220,6 +220,7 @@ impl Engine {
         let Some(status) = status.filter(|_| is_word(request.arg(1), "BEAT")) else {
             return self.refuse(slot, "ERR not a beat");
         };
+        self.note_received();
         let mut mine = self.own_status();
         let now_ms = self.now.ms;
         let Some(group) = self.group.as_ref() else { return self.refuse(slot, "ERR no group") };
@@ -243,9 +244,13 @@ impl Engine {
         match request.arg(1) {
             b"AT" => {
                 let position = (number(2), number(3));
+                let local = self.group.as_ref().map_or(usize::MAX, |g| g.local);
+                let serve = self.endpoints.get(local).and_then(|e| self.upstreams.get(e.serve[0]?));
+                let end = serve.map_or(u64::MAX, |u| u.out.queued());
                 if let Some(group) = self.group.as_mut() {
-                    group.received = group.received.max(position);
+                    group.passed.push_back((end, position));
                 }
+                self.note_received();
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
             b"GENERATION" => {
@@ -303,6 +308,7 @@ impl Engine {
                 replica.map.forget_old(); // the leader gives way, and tells who lacks nothing
             }
         }
+        self.note_received();
         self.publish_group(); // this member may be asked to take over next
     }
 

@@ -94,6 +94,9 @@ pub struct Replica {
     pub map_pending: bool,
     /// Its last resync ended with keys in doubt, of any age, and there still are some.
     pub late: bool,
+    /// It may not have got effects that were sent to it, and there still are keys in doubt: of a group, its position is
+    /// not that of what it was sent.
+    pub missed: bool,
     /// It lacked something at the last look.
     pub lacked: bool,
     /// There are more of those than are listed.

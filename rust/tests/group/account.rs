@@ -23,7 +23,11 @@ const SOON_MS: u64 = 1_500;
 /// Whether a write that was answered may not be missing.
 fn is_safe(world: &World, op: &Op) -> bool {
     let options = &world.options;
-    world.was_lossless || (options.consistent && op.level >= Level::Quorum)
+    if op.answered <= world.lost_alone {
+        return false;
+    }
+    let lossless = world.was_lossless && !world.is_double_fault(op.answered);
+    lossless || (options.consistent && op.level >= Level::Quorum)
 }
 
 fn done(op: &Op) -> bool {

@@ -392,7 +392,14 @@ impl Council {
             if !self.heirs(view, true).is_empty() {
                 return Decision::HandOver;
             }
-            return if me.data == "unknown" { Decision::Wait("no Redis") } else { Decision::StepDown };
+            if me.data == "unknown" {
+                return Decision::Wait("no Redis");
+            }
+            // What is on its way to them would be lost with the leadership.
+            if !self.heirs(view, false).is_empty() {
+                return Decision::Wait("a successor is about to have everything");
+            }
+            return Decision::StepDown;
         }
         if me.data == "partial" {
             return Decision::StepDown;

@@ -11,7 +11,7 @@ use super::member::{Member, SessionSocket, UpstreamSocket};
 use super::pipe::Pipe;
 use super::plans::NAMES;
 use super::view::Snapshot;
-use super::world::{From, Link, To, World, say};
+use super::world::{From, LATE, Link, To, World, say};
 
 impl World {
     pub(super) fn run_member(&mut self, index: usize) {
@@ -83,7 +83,15 @@ impl World {
                 }
                 Order::Follow(term, leader) => engine.follow(term, &leader),
                 Order::Yield(on) => engine.yield_lead(on),
-                Order::Count(members) => engine.count_members(members),
+                Order::Count(members) => {
+                    // It had asked for this record before it noticed that its Redis is gone, with data: now nobody else
+                    // may be elected. A known limit.
+                    let just_now = |(at, of): &(u64, usize)| *of == m.index && self.now < at + LATE;
+                    if members == [NAMES[m.index]] && self.lossy.as_ref().is_some_and(just_now) {
+                        self.lost_alone = self.now;
+                    }
+                    engine.count_members(members);
+                }
                 Order::Ask(peer, number, text) => engine.ask_member(&peer, number, &text),
                 Order::Answer(number, text) => engine.answer_member(number, &text),
             }

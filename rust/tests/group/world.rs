@@ -16,6 +16,9 @@ use super::script::{Mix, Op};
 /// Lines of the trace that are kept.
 const TRACE: usize = 400_000;
 
+/// The end of a connection that is cut is seen within this time (microseconds).
+pub const LATE: u64 = 450_000;
+
 /// How one run is set up. A number `n` of what goes wrong: once in so many steps; 0: never.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -113,6 +116,12 @@ pub struct World {
     pub counts: BTreeMap<&'static str, u64>,
     /// See [`Options::is_lossless`], before trouble ended.
     pub was_lossless: bool,
+    /// Connections that were cut and Redis servers that died: when, and the member of the Redis that died.
+    pub faults: Vec<(u64, Option<usize>)>,
+    /// The newest death of a Redis that lost data: when, and whose.
+    pub lossy: Option<(u64, usize)>,
+    /// When the Redis of the only member in sync had lost data.
+    pub lost_alone: u64,
 }
 
 /// Say what happens, if somebody listens.
@@ -161,6 +170,9 @@ impl World {
             leaders: BTreeMap::new(),
             counts: BTreeMap::new(),
             was_lossless: false,
+            faults: Vec::new(),
+            lossy: None,
+            lost_alone: 0,
             rng,
         }
     }
@@ -265,9 +277,20 @@ impl World {
         }
     }
 
+    /// Whether a Redis died within so short a time of another fault that neither side could know of both, and this was
+    /// answered about then: what was on its way to the other member may be lost with the Redis, whatever becomes of it.
+    pub fn is_double_fault(&self, answered: u64) -> bool {
+        self.faults.iter().any(|(at, died)| {
+            died.is_some()
+                && at.abs_diff(answered) < 2 * LATE
+                && self.faults.iter().any(|(other, who)| who != died && at.abs_diff(*other) < LATE)
+        })
+    }
+
     /// Cut a connection; each side notices on its own.
     pub fn cut(&mut self, id: u64) {
         self.count("cuts");
+        self.faults.push((self.now, None));
         let Some(link) = self.links.get_mut(&id) else { return };
         let line = format!("link {id} {:?} {:?} is cut", link.from, link.to);
         link.up.cut(self.now, &mut self.rng);
@@ -311,6 +334,10 @@ impl World {
     /// A Redis ends and comes back.
     pub fn restart_redis(&mut self, index: usize, comeback: Comeback, down_us: u64) {
         self.count("redis deaths");
+        self.faults.push((self.now, Some(index)));
+        if !matches!(comeback, Comeback::Whole) {
+            self.lossy = Some((self.now, index));
+        }
         say!(self, "redis {} ends ({comeback:?}), down for {} ms", NAMES[index], down_us / 1_000);
         self.redises[index].restart(comeback);
         self.redises[index].down_until = self.now + down_us;
