@@ -296,7 +296,9 @@ def test_a_leader_without_its_redis_hands_over_to_who_has_everything() -> None:
 def test_a_leader_whose_redis_was_lost_is_elected_anew() -> None:
     c = peer(follower("c", "a", in_sync=True), caught_up=True)
     assert decide(look(leader("a"), c, lost=True)) == HandOver("c")
-    assert "is back" in reason(decide(look(leader("a"), replace(c, caught_up=False), lost=True)))
+    behind = replace(c, caught_up=False)
+    assert "about to have everything" in reason(decide(look(leader("a"), behind, lost=True)))
+    assert isinstance(decide(look(leader("a"), replace(behind, up=False), lost=True)), StepDown)
 
 
 @pytest.mark.parametrize(
