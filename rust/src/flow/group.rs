@@ -361,6 +361,8 @@ impl Engine {
         if led {
             // How far its data goes by its own count: what it has beyond its followers is looked at when it is filled.
             let sequencer = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref());
+            // What its clients were told, its Redis may not have any more.
+            group.whole &= !group.lost && group.reborn.is_none();
             group.received = match std::mem::take(&mut group.reborn) {
                 Some(generation) => (generation, 0), // its Redis was started anew: only its marker tells
                 None => sequencer.map_or((0, 0), |s| (s.generation, s.log.decided())),

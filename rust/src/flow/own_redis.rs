@@ -23,8 +23,12 @@ impl Engine {
         }
         sequencer.run_id.clone_from(&identity.run_id);
         if group.post == Post::Leader {
-            let whole = marker.is_some_and(|m| !m.partial && m.generation >= sequencer.marked);
-            if restarted && group.lost {
+            // A snapshot may be as old as the generation; a follower has got what came after it, perhaps but for some keys.
+            let went_on = |r: &Replica| r.open && is_usable(self.upstreams.get(r.upstream));
+            let may_be_old = restarted && !identity.aof && sequencer.replicas().any(went_on);
+            let marked = marker.is_some_and(|m| !m.partial && m.generation >= sequencer.marked);
+            let whole = marked && !may_be_old;
+            if restarted && (group.lost || !whole) {
                 group.reborn = Some(marker.map_or(0, |m| m.generation));
             }
             if !restarted || group.lost {
@@ -34,7 +38,6 @@ impl Engine {
                 self.proven(key, Need::Marked);
             } else {
                 let term = group.term;
-                group.received = (marker.map_or(0, |m| m.generation), 0);
                 return self.follow(term + 1, "");
             }
         } else {
