@@ -163,7 +163,7 @@ class Group:
 
     @contextlib.contextmanager
     def start(self, directory: Path, primary: Redis, mirror: Redis) -> Iterator[Running]:
-        """Start both members; the first one leads. Ready is what ``/ready`` of both says."""
+        """Start both members. Ready is what ``/ready`` of both says, and when the leader counts the other one."""
         for redis in (primary, mirror):  # what another engine left there would be another group's
             exchange(redis.port, b"FLUSHALL\r\nFUNCTION FLUSH\r\nQUIT\r\n")
         peers = (free_port(), free_port())
@@ -184,18 +184,20 @@ class Group:
                 process = spawn(redisha_command(file), log)
                 stack.callback(end, process)
                 started.append((port, admin, process, log))
-            for port, admin, process, log in started:
+            ports = [port for port, *_ in started]
+            for _, admin, process, log in started:
                 wait_until(lambda admin=admin: redisha_ready(admin), process, log)
-                wait_until(
-                    lambda port=port: b'"counted":true' in _group_info(port) or port != started[0][0], process, log
-                )
-            chosen = started[1 if self._follower else 0]
+                wait_until(lambda: _leader(ports) is not None, process, log)
+            leads = _leader(ports) or 0
+            chosen = started[1 - leads if self._follower else leads]
             pids = tuple(each[2].pid for each in started) if self._follower else (chosen[2].pid,)
             yield Running(chosen[0], pids)
 
 
-def _group_info(port: int) -> bytes:
-    return exchange(port, b"REDISHA INFO\r\nQUIT\r\n")
+def _leader(ports: list[int]) -> int | None:
+    """Which of two members leads, with the other one in sync; None: neither does yet."""
+    info = [exchange(port, b"REDISHA INFO\r\nQUIT\r\n") for port in ports]
+    return next((at for at, text in enumerate(info) if b'"counted":true' in text), None)
 
 
 class Envoy:
