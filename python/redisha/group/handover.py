@@ -93,7 +93,7 @@ async def _yield(plane: GroupPlane, look: Callable[[], View], to: str | None, pa
     try:
         async with asyncio.timeout(patience):
             # What is still shown of a hand-over before this one tells nothing: commands were taken since.
-            while look().status.yielding or not _heirs(look(), to, caught_up=False):
+            while look().status.yielding or not _heirs(look(), to, caught_up=False):  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(LOOK)
     except TimeoutError:
         raise HandOverError(f"no successor has everything: {_lacking(look(), to)}") from None
