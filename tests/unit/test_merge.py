@@ -360,7 +360,7 @@ class Core:
         status = {"term": 2, "leader": "b", "role": "leader", "data": "complete", "set": "", "generation": 0}
         status |= {"sequence": 0, "in_sync": True, "journal": 0}
         peer = {"up": True, "silent_ms": 0, "reason": "", "caught_up": False, "sealed": True, "replica": ""}
-        peer |= {"lag": 0, "lag_bytes": 0}
+        peer |= {"lag": 0, "lag_bytes": 0, "skew_ms": 0}
         peers = [
             peer | {"id": each, "status": status | {"member": name}, "lag_ms": 0, "counted": False}
             for each, name in self.members.items()

@@ -203,7 +203,7 @@ impl Engine {
         answered.sort_unstable_by(|a, b| b.cmp(a));
         let needed = members / 2; // beside this one
         let at = if needed == 0 { return u64::MAX } else { answered.get(needed - 1).copied().unwrap_or(0) };
-        at + group.spec.timeout_ms * LEASE_PERCENT / 100
+        if at == 0 { 0 } else { at + group.spec.timeout_ms * LEASE_PERCENT / 100 }
     }
 
     /// Ask another member's control plane; the answer is the event `answer`.

@@ -284,7 +284,7 @@ impl Engine {
         let alone = !again && !group.followed && marker.is_some();
         group.base = marker.map_or(0, |m| m.generation);
         let base = group.base;
-        group.arbiter_ms = self.now.ms;
+        group.arbiter_ms = 0; // its vote was asked for before; when, is told next
         self.end_streams(u64::MAX);
         self.drop_followers("a new term begins");
         let identity = self.primary_identity(local).map(|(_, identity)| identity);
