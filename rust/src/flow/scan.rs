@@ -341,7 +341,9 @@ impl super::replica::Replica {
         self.stats.label.set("reason", format!("{name} cannot be copied: {reason}"));
         self.mark = None;
         self.retry_at = now_ms + RETRY_MS;
-        if self.unrepaired.len() < 1_000 {
+        if self.unrepaired.contains(&key) {
+            // A resync and a command may both have found it.
+        } else if self.unrepaired.len() < 1_000 {
             self.unrepaired.push(key);
         } else {
             self.unrepaired_more = true;
