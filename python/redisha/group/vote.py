@@ -126,6 +126,8 @@ def _lacks_data(request: VoteRequest, view: View, known: Recorded | None) -> str
         return ""
     if me.data_set != request.data_set:
         return "the candidate has other data"
+    if request.leader_yields and me.data is Data.UNKNOWN and recorded is None:
+        return ""  # The leader that lost its Redis has chosen it, and nobody has more.
     # Who is not among the members in sync may have newer writes, but none that was acknowledged, and cannot be elected.
     if request.position < me.position and (recorded is None or me.member in recorded):
         return "the candidate has older data"

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Engine;
 use super::call::Call;
 use super::group::{Group, Post, TERM_SHIFT};
+use super::own_redis::could_lead;
 use super::replica::Lack;
 use super::upstream::Upstream;
 use crate::resp::{Reply, encode};
@@ -267,7 +268,8 @@ impl Engine {
                         r.is_known() && r.acked >= s.log.end() && r.lack_now() != Lack::Keys
                     }),
                     "sealed": replica.is_some_and(|r| self.is_sealed(r)),
-                    "counted": self.is_in_sync(group, peer.endpoint),
+                    "counted": self.is_in_sync(group, peer.endpoint)
+                        || (group.lost && replica.is_some_and(|r| could_lead(r, &self.upstreams, group.spec.consistent))),
                     "replica": replica.map_or("", |r| r.state),
                     "lag": replica.map_or(0, |r| end.saturating_sub(r.acked)),
                     "lag_bytes": replica.map_or(0, |r| r.stats.count.lag_bytes.get()),

@@ -4,7 +4,7 @@ use super::Engine;
 use super::gate::is_usable;
 use super::group::Post;
 use super::marker::Part;
-use super::replica::{Need, Replica};
+use super::replica::{Lack, Need, Replica};
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Role, Upstream};
 
@@ -70,7 +70,8 @@ impl Engine {
         if group.post == Post::Leader {
             let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
             // Once it is, only a new term ends it.
-            group.lost |= sequencer.is_some_and(|s| has_heir(s, &self.upstreams));
+            let consistent = group.spec.consistent;
+            group.lost |= sequencer.is_some_and(|s| has_heir(s, &self.upstreams, consistent));
             // What its Redis has by now is not what others are to have.
             if group.lost
                 && let Some(sequencer) =
@@ -100,12 +101,20 @@ impl Engine {
         let patience_ms = (endpoint.op_timeout_us / 1_000 * 4 / 5).max(group.spec.timeout_ms);
         self.now.ms.saturating_sub(upstream.waiting_since) >= patience_ms
             && group.post == Post::Leader
-            && endpoint.sequencer.as_ref().is_some_and(|s| has_heir(s, &self.upstreams))
+            && endpoint
+                .sequencer
+                .as_ref()
+                .is_some_and(|s| has_heir(s, &self.upstreams, group.spec.consistent))
     }
 }
 
-/// Whether a follower has everything.
-fn has_heir(sequencer: &Sequencer, upstreams: &slab::Slab<Upstream>) -> bool {
-    let could_lead = |r: &Replica| r.open && r.is_clean() && is_usable(upstreams.get(r.upstream));
-    sequencer.replicas().any(could_lead)
+/// Whether a follower could lead now that this leader's Redis is lost. Where that loses nothing that was acknowledged to
+/// be safe, one that lacks the copies of some keys is better than none: they are merged when that Redis is back.
+pub(super) fn could_lead(replica: &Replica, upstreams: &slab::Slab<Upstream>, consistent: bool) -> bool {
+    let has_all = if consistent { replica.is_clean() } else { replica.lack_now() != Lack::Keys };
+    replica.open && has_all && is_usable(upstreams.get(replica.upstream))
+}
+
+fn has_heir(sequencer: &Sequencer, upstreams: &slab::Slab<Upstream>, consistent: bool) -> bool {
+    sequencer.replicas().any(|r| could_lead(r, upstreams, consistent))
 }
