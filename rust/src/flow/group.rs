@@ -274,6 +274,7 @@ impl Engine {
         group.leader.clone_from(&group.spec.member);
         group.post = Post::Leader;
         group.yielding = false;
+        group.seal = Seal::No;
         group.sealed.clear();
         group.lost = false;
         group.lost_copies = false;
@@ -332,6 +333,7 @@ impl Engine {
             replica.marks = None;
             replica.told = (0, (0, 0));
             replica.missed = false;
+            replica.sealed = false;
             replica.merged = false;
             replica.merging = false;
         }
@@ -382,7 +384,8 @@ impl Engine {
             let sealed = |s: &super::sequencer::Sequencer| {
                 s.replicas().filter(|r| r.sealed).map(|r| r.target).collect()
             };
-            group.sealed = sequencer.map(|s| sealed(s)).unwrap_or_default();
+            // (One that was sealed and took commands again has more.)
+            group.sealed = sequencer.filter(|_| group.yielding).map(|s| sealed(s)).unwrap_or_default();
         }
         // (Its connection ended with the term, perhaps before it was known who leads next.)
         group.led &= !group.peer(leader).is_some_and(|p| group.sealed.contains(&p.endpoint));

@@ -70,7 +70,9 @@ impl Engine {
             }
             Seal::Told => {
                 let knows = |u: &Upstream| u.is_ready() && u.calls.iter().all(|c| !matches!(c, Call::Told));
-                for replica in sequencer.replicas_mut().filter(|r| r.told.0 == generation) {
+                let end = sequencer.log.end();
+                let has_all = |r: &&mut Replica| r.told.0 == generation && r.is_clean() && r.acked >= end;
+                for replica in sequencer.replicas_mut().filter(has_all) {
                     replica.sealed |= self.upstreams.get(replica.upstream).is_some_and(knows);
                 }
                 return;
