@@ -382,6 +382,34 @@ def test_what_was_emptied_later_stays_empty(duo: Duo) -> None:
     assert duo.lost() == {(0, b"k1"): ("b", "deleted")}
 
 
+def hand_over(leader: Member, heir: Member, term: int) -> None:
+    """The heir leads, and has been told that both have the same."""
+    leader.plane.yield_lead(True)
+    wait.until(lambda: leader.group.peers[0].sealed, "the heir has everything, and knows it")
+    heir.plane.lead(term)
+    leader.plane.follow(term, heir.name)
+    wait.until(lambda: heir.group.peers[0].replica == "in_sync", "the one that led follows")
+
+
+def test_what_is_written_after_hand_overs_is_merged(duo: Duo) -> None:
+    """What a leader was told when it gave way once does not hold for what it writes when it leads again."""
+    hand_over(duo.a, duo.b, 2)
+    hand_over(duo.b, duo.a, 3)
+    settle(duo)
+    duo.a.door.refuse()
+    duo.b.door.refuse()
+    duo.b.plane.lead(4)
+    wait.until(lambda: duo.b.group.me.role is Role.LEADER, "b leads")
+    with duo.a.client() as a, duo.b.client() as b:
+        a.set("a only", "a's")
+        b.set("b only", "b's")
+    peer = duo.heal()
+    duo.merge()
+    duo.finish(peer)
+    with duo.b.client() as b:
+        assert b.mget("a only", "b only") == [b"a's", b"b's"]
+
+
 def test_a_redis_that_was_started_since_proves_nothing(duo: Duo) -> None:
     with duo.a.client() as a:
         a.mset({"same": "before", "gone": "before"})

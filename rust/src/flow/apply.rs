@@ -185,7 +185,7 @@ impl Engine {
             lacked: false,
             lacked_then: Lack::Keys,
             late: false,
-            missed: false,
+            missed: None,
             share: 0,
             sisters: false,
             judge_at: 0,

@@ -11,7 +11,7 @@ use super::Engine;
 use super::call::Call;
 use super::group::{Group, Post, TERM_SHIFT};
 use super::own_redis::could_lead;
-use super::replica::Lack;
+use super::replica::{Lack, Replica};
 use super::upstream::Upstream;
 use crate::resp::{Reply, encode};
 
@@ -245,6 +245,8 @@ impl Engine {
     pub(super) fn group_snapshot(&self) -> String {
         let Some(group) = self.group.as_ref() else { return String::new() };
         let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
+        // Who lacks something is an heir only where nobody has everything.
+        let desperate = group.lost && !group.peers.iter().any(|p| self.is_in_sync(group, p.endpoint));
         let peers: Vec<Value> = group
             .peers
             .iter()
@@ -269,7 +271,7 @@ impl Engine {
                     }),
                     "sealed": replica.is_some_and(|r| self.is_sealed(r)),
                     "counted": self.is_in_sync(group, peer.endpoint)
-                        || (group.lost && replica.is_some_and(|r| could_lead(r, &self.upstreams, group.spec.consistent))),
+                        || (desperate && replica.is_some_and(|r| could_lead(r, &self.upstreams, group.spec.consistent))),
                     "replica": replica.map_or("", |r| r.state),
                     "lag": replica.map_or(0, |r| end.saturating_sub(r.acked)),
                     "lag_bytes": replica.map_or(0, |r| r.stats.count.lag_bytes.get()),
@@ -292,17 +294,28 @@ impl Engine {
 
     /// Whether the member at this endpoint has everything, as far as its leader knows.
     pub(super) fn is_in_sync(&self, group: &Group, endpoint: usize) -> bool {
+        self.follower(group, endpoint).is_some_and(Replica::is_clean)
+    }
+
+    /// Up to which position of the log the member at this endpoint has everything; `None` if it lacks more than what is on
+    /// its way to it, copies of a few keys among that.
+    pub(super) fn keeps_up(&self, group: &Group, endpoint: usize) -> Option<u64> {
+        let replica = self.follower(group, endpoint)?;
+        let until = (replica.lack_now() != Lack::Keys).then(|| replica.has_until())?;
+        (replica.is_clean() || until > 0).then_some(until)
+    }
+
+    /// The member at this endpoint, if it answers this leader.
+    fn follower(&self, group: &Group, endpoint: usize) -> Option<&Replica> {
         if group.post != Post::Leader {
-            return false;
+            return None;
         }
-        let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-        let Some(replica) = sequencer.and_then(|s| s.replicas().find(|r| r.target == endpoint)) else {
-            return false;
-        };
+        let sequencer = self.endpoints.get(group.local)?.sequencer.as_ref()?;
+        let replica = sequencer.replicas().find(|r| r.target == endpoint)?;
         // One that has acknowledged nothing for so long may be gone.
         let answers = |u: &Upstream| {
             u.is_ready() && (u.calls.is_empty() || u.waiting_since + group.spec.timeout_ms > self.now.ms)
         };
-        replica.open && replica.is_clean() && self.upstreams.get(replica.upstream).is_some_and(answers)
+        (replica.open && self.upstreams.get(replica.upstream).is_some_and(answers)).then_some(replica)
     }
 }

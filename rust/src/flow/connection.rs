@@ -229,7 +229,7 @@ impl Engine {
             if matches!(entry.kind, Kind::Read | Kind::Publish) {
                 continue;
             }
-            replica.missed = true;
+            replica.miss_from(*position);
             match keys_of(log.bytes(entry), entry.db) {
                 _ if entry.kind == Kind::Functions => replica.doubt((FUNCTIONS, Box::default()), log.end()),
                 None => {

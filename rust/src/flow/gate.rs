@@ -9,6 +9,7 @@ use super::copy::copies_behind;
 use super::effect::Rule;
 use super::group::Post;
 use super::ingress::Step;
+use super::replica::Lack;
 use super::session::Peering;
 use super::ticket::Ticket;
 use super::upstream::Upstream;
@@ -132,10 +133,10 @@ impl Engine {
             let reads = peer.is_some_and(|p| {
                 p.granted_ms > 0 && self.now.ms < p.granted_ms + self.read_lease_ms() * CLOCKS_PERCENT / 100
             });
-            match reads || self.is_in_sync(group, replica.target) {
+            match reads || self.keeps_up(group, replica.target).is_some() {
                 false => u64::MAX, // one that does not answer reads itself need not have it
-                true if replica.is_clean() => replica.acked,
-                true => 0, // what was in flight when its connection broke counts as acknowledged, and is in doubt
+                true if replica.lack_now() == Lack::Keys => 0,
+                true => replica.has_until(), // what was in flight when its connection broke counts as acknowledged
             }
         });
         if need.level == WriteLevel::One {
@@ -155,9 +156,11 @@ impl Engine {
                 let peer = group.peers.iter().find(|p| p.endpoint == r.target);
                 peer.is_some_and(|p| group.counted.contains(&p.member))
             };
-            others().filter(counted).map(|r| if r.is_clean() { r.acked } else { 0 }).collect()
+            let has =
+                |r: &super::replica::Replica| if r.lack_now() == Lack::Keys { 0 } else { r.has_until() };
+            others().filter(counted).map(has).collect()
         } else {
-            others().filter(|r| self.is_in_sync(group, r.target)).map(|r| r.acked).collect()
+            others().filter_map(|r| self.keeps_up(group, r.target)).collect()
         };
         if acked.len() + 1 < group.spec.min_in_sync {
             return 0;
@@ -282,7 +285,7 @@ impl Engine {
     /// Whether too few members are in sync for a write of this level.
     pub(super) fn too_few_in_sync(&self, level: WriteLevel) -> Option<String> {
         let group = self.group.as_ref().filter(|g| level != WriteLevel::One && g.spec.min_in_sync > 1)?;
-        let there = 1 + group.peers.iter().filter(|p| self.is_in_sync(group, p.endpoint)).count();
+        let there = 1 + group.peers.iter().filter(|p| self.keeps_up(group, p.endpoint).is_some()).count();
         (there < group.spec.min_in_sync).then(|| {
             format!(
                 "NOREPLICAS group {}: {there} of {} members that min_in_sync wants are in sync; nothing was written, try \

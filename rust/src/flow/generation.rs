@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::call::Call;
+use super::handover::Seal;
 use super::marker::{Marker, Part, Place};
 use super::replica::{Judged, Replica};
 use super::resync::Step;
@@ -201,6 +202,9 @@ impl Engine {
     pub(super) fn advance_generation(&mut self, key: usize) {
         let now_ms = self.now.ms;
         let Some((endpoint, _)) = self.primary_identity(key) else { return };
+        if self.group.as_ref().is_some_and(|g| g.local == key && g.yielding && g.seal != Seal::No) {
+            return; // the successor was told of the last one
+        }
         let serve = endpoint.serve[0];
         let of = self.owner(key).of;
         let Some(sequencer) = self.endpoints[key].sequencer.as_mut() else { return };

@@ -332,7 +332,7 @@ impl Engine {
             replica.mark = None;
             replica.marks = None;
             replica.told = (0, (0, 0));
-            replica.missed = false;
+            replica.missed = None;
             replica.sealed = false;
             replica.merged = false;
             replica.merging = false;
@@ -373,7 +373,7 @@ impl Engine {
             let has_all = sequencer.is_some_and(|s| {
                 // Keys in doubt are those of commands without a reply: the next leader executes these.
                 let whole = |r: &&super::replica::Replica| match r.lack_now() {
-                    _ if r.missed || (group.lost && r.lacked_then != Lack::Nothing) => false,
+                    _ if r.missed.is_some() || (group.lost && r.lacked_then != Lack::Nothing) => false,
                     Lack::Nothing => r.acked >= s.log.decided(),
                     Lack::Changes(_) => r.acked >= s.log.decided() && group.lost && !group.lost_copies,
                     Lack::Keys => false,

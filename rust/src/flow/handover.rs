@@ -62,7 +62,7 @@ impl Engine {
             Seal::Begun(generation) if is_marked(sequencer, generation) => {
                 for replica in sequencer.replicas_mut() {
                     replica.told.0 = 0;
-                    if replica.is_clean() && replica.marked >= generation {
+                    if replica.is_clean() && replica.marked >= generation.max(replica.map.generation()) {
                         replica.map.forget_old(); // the next leader asks what is marked here
                     }
                 }

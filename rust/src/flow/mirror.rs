@@ -112,10 +112,17 @@ impl Engine {
                 replica.stats.count.sent_total.inc();
                 replica.next += 1;
             }
-            replica.missed &= !replica.repair.is_empty() || !replica.unrepaired.is_empty();
-            if grouped && !replica.missed && replica.told.1 != (*generation, replica.next) {
-                replica.told.1 = (*generation, replica.next);
-                tell_position(upstream, *generation, replica.next, self.now.ms);
+            if replica.repair.is_empty() && replica.unrepaired.is_empty() {
+                replica.missed = None;
+            }
+            let told = replica.told.1;
+            let position = match replica.missed {
+                None => (*generation, replica.next),
+                Some(missed) => told.min((*generation, missed)), // it was told before the miss was known
+            };
+            if grouped && told != position {
+                replica.told.1 = position;
+                tell_position(upstream, position, self.now.ms);
             }
             if replica.in_flight == 0 {
                 replica.acked = replica.next;
@@ -237,7 +244,7 @@ impl Engine {
 }
 
 /// A follower learns how far its data goes with what came before.
-fn tell_position(upstream: &mut Upstream, generation: u64, position: u64, now_ms: u64) {
+fn tell_position(upstream: &mut Upstream, (generation, position): (u64, u64), now_ms: u64) {
     let mut bytes = Vec::with_capacity(64);
     let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
     encode::command(&mut bytes, &["REDISHA", "AT", a.format(generation), b.format(position)]);
@@ -314,10 +321,11 @@ fn settle_copy(
                 replica.again(key, position);
             }
             (true, true) => {
+                replica.miss_from(position);
                 replica.miss(key, position, Some(now_ms));
             }
             _ => {
-                replica.missed = true;
+                replica.miss_from(position);
                 replica.doubt(key, position);
             }
         }

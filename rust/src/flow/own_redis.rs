@@ -58,7 +58,10 @@ impl Engine {
         let Some(upstream) = serve.filter(|u| u.is_ready()) else { return };
         let answered = upstream.calls.iter().find_map(super::call::Call::offset).unwrap_or(u64::MAX);
         while let Some((_, position)) = group.passed.pop_front_if(|(end, _)| *end <= answered) {
-            group.received = group.received.max(position);
+            // (It may have been told more before its Redis refused an effect.)
+            if position.0 >= group.received.0 {
+                group.received = position;
+            }
         }
     }
 

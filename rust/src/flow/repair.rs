@@ -11,6 +11,8 @@ const REPAIR_MAX: usize = 100_000;
 const LATER_MAX: usize = REPAIR_MAX / 2;
 /// Pause of all copies after one was refused: at first, and at most.
 const RETRY_MS: (u64, u64) = (1_000, 30_000);
+/// So many are a few.
+const FEW: usize = 64;
 
 /// A key with its database.
 pub type Key = (u16, Box<[u8]>);
@@ -31,11 +33,19 @@ enum Copy {
 
 const WANTED: Copy = Copy::Wanted { gentle: false };
 
+/// A key that may differ.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    copy: Copy,
+    /// What came before this position of the log is on the replica.
+    since: u64,
+}
+
 /// Keys that may differ on the replica until they have been copied. A key leaves only by a copy that was made after the
 /// last doubt about it.
 #[derive(Debug, Default)]
 pub struct Repair {
-    keys: HashMap<Key, Copy, foldhash::fast::RandomState>,
+    keys: HashMap<Key, Doubt, foldhash::fast::RandomState>,
     /// To be asked for.
     wanted: VecDeque<Key>,
     /// To be asked for later, by time; a key that is in another state by now does not count.
@@ -59,6 +69,30 @@ impl Repair {
         self.keys.len()
     }
 
+    /// Everything before this position of the log is on the replica, as far as the keys in doubt tell. Where there are
+    /// more than a few of them: 0.
+    pub fn oldest(&self) -> u64 {
+        if self.keys.len() > FEW { 0 } else { self.keys.values().map(|d| d.since).min().unwrap_or(u64::MAX) }
+    }
+
+    /// What is in doubt about a key has been so since `position`.
+    pub fn backdate(&mut self, key: &Key, position: u64) {
+        if let Some(doubt) = self.keys.get_mut(key) {
+            doubt.since = doubt.since.min(position);
+        }
+    }
+
+    fn copy(&self, key: &Key) -> Option<Copy> {
+        self.keys.get(key).map(|d| d.copy)
+    }
+
+    /// A key changes its state, at `position` if it was in none.
+    fn set(&mut self, key: Key, copy: Copy, position: u64) {
+        let doubt = self.keys.entry(key).or_insert(Doubt { copy, since: position });
+        doubt.copy = copy;
+        doubt.since = doubt.since.min(position);
+    }
+
     /// Whether the last copy was refused.
     pub fn is_refused(&self) -> bool {
         self.pause > 0
@@ -76,18 +110,17 @@ impl Repair {
 
     /// A doubt about a key as of `position`: a copy that comes later in the log ends it. `false`: no room.
     pub fn doubt(&mut self, key: Key, position: u64) -> bool {
-        match self.keys.get(&key) {
-            Some(Copy::Wanted { gentle: false }) => return true,
-            Some(Copy::Asked { at, gentle: false }) if *at > position => return true,
+        match self.copy(&key) {
+            Some(Copy::Asked { at, gentle: false }) if at > position => return true,
             Some(Copy::Asked { .. }) => self.asked -= 1,
-            Some(Copy::Wanted { gentle: true }) => {
-                self.keys.insert(key, WANTED);
+            Some(Copy::Wanted { .. }) => {
+                self.set(key, WANTED, position);
                 return true;
             }
             None if self.keys.len() >= REPAIR_MAX => return false,
             Some(Copy::Later(_)) | None => {}
         }
-        self.keys.insert(key.clone(), WANTED);
+        self.set(key.clone(), WANTED, position);
         self.wanted.push_back(key);
         true
     }
@@ -96,19 +129,19 @@ impl Repair {
     ///
     /// A copy that was asked for before `position` does not count.
     pub fn find(&mut self, key: Key, gentle: bool, position: u64) {
-        let stale = matches!(self.keys.get(&key), Some(Copy::Asked { at, .. }) if *at < position);
+        let stale = matches!(self.copy(&key), Some(Copy::Asked { at, .. }) if at < position);
         if stale {
             self.asked -= 1;
         }
         if stale || !self.keys.contains_key(&key) {
-            self.keys.insert(key.clone(), Copy::Wanted { gentle });
+            self.set(key.clone(), Copy::Wanted { gentle }, 0);
             self.wanted.push_back(key);
         }
     }
 
     /// Whether the copy of a key leaves alone what is there.
     pub fn is_gentle(&self, key: &Key) -> bool {
-        matches!(self.keys.get(key), Some(Copy::Wanted { gentle: true } | Copy::Asked { gentle: true, .. }))
+        matches!(self.copy(key), Some(Copy::Wanted { gentle: true } | Copy::Asked { gentle: true, .. }))
     }
 
     /// Keys that wait to be asked for.
@@ -119,30 +152,30 @@ impl Repair {
     /// The same, but the copy should not be made before `due_ms`. It may be: any copy that comes later in the log ends the
     /// doubt. Where too many wait it is wanted at once.
     pub fn doubt_later(&mut self, key: Key, position: u64, due_ms: u64) -> bool {
-        match self.keys.get(&key) {
+        match self.copy(&key) {
             Some(Copy::Wanted { gentle: false } | Copy::Later(_)) => return true,
-            Some(Copy::Asked { at, gentle: false }) if *at > position => return true,
+            Some(Copy::Asked { at, gentle: false }) if at > position => return true,
             _ if self.later.len() >= LATER_MAX => return self.doubt(key, position),
             Some(Copy::Asked { .. }) => self.asked -= 1,
             None if self.keys.len() >= REPAIR_MAX => return false,
             Some(Copy::Wanted { gentle: true }) | None => {}
         }
-        self.keys.insert(key.clone(), Copy::Later(due_ms));
+        self.set(key.clone(), Copy::Later(due_ms), position);
         self.later.push(Reverse((due_ms, key)));
         true
     }
 
     /// A doubt that comes from another key of the same effect. What is copied later anyway is copied then.
     pub fn spread(&mut self, key: Key, position: u64) -> bool {
-        matches!(self.keys.get(&key), Some(Copy::Later(_))) || self.doubt(key, position)
+        matches!(self.copy(&key), Some(Copy::Later(_))) || self.doubt(key, position)
     }
 
     /// What was to be copied later and is due is wanted.
     fn mature(&mut self, now_ms: u64) {
         while self.later.peek().is_some_and(|Reverse((due_ms, _))| *due_ms <= now_ms) {
             let Some(Reverse((due_ms, key))) = self.later.pop() else { return };
-            if self.keys.get(&key) == Some(&Copy::Later(due_ms)) {
-                self.keys.insert(key.clone(), WANTED);
+            if let Some(doubt) = self.keys.get_mut(&key).filter(|d| d.copy == Copy::Later(due_ms)) {
+                doubt.copy = WANTED;
                 self.wanted.push_back(key);
             }
         }
@@ -156,7 +189,7 @@ impl Repair {
         }
         while let Some(key) = self.wanted.pop_front() {
             // It may have been forgotten, or asked for, since it was put there.
-            if matches!(self.keys.get(&key), Some(Copy::Wanted { .. })) {
+            if matches!(self.copy(&key), Some(Copy::Wanted { .. })) {
                 return Some(key);
             }
         }
@@ -171,14 +204,13 @@ impl Repair {
     /// The copy of a key has been asked for; its effect will be at `position`.
     pub fn asked(&mut self, key: Key, position: u64) {
         let gentle = self.is_gentle(&key);
-        if !matches!(self.keys.insert(key, Copy::Asked { at: position, gentle }), Some(Copy::Asked { .. })) {
-            self.asked += 1;
-        }
+        self.asked += usize::from(!matches!(self.copy(&key), Some(Copy::Asked { .. })));
+        self.set(key, Copy::Asked { at: position, gentle }, position);
     }
 
     /// The copy that was asked for at `before` will be at `position` instead.
     pub fn moved(&mut self, key: &Key, before: u64, position: u64) {
-        if let Some(Copy::Asked { at, .. }) = self.keys.get_mut(key)
+        if let Some(Doubt { copy: Copy::Asked { at, .. }, .. }) = self.keys.get_mut(key)
             && *at == before
         {
             *at = position;
@@ -188,8 +220,13 @@ impl Repair {
     /// The copy at `position` arrived.
     pub fn copied(&mut self, key: &Key, position: u64) {
         self.pause = 0;
-        if matches!(self.keys.get(key), Some(Copy::Asked { at, .. }) if *at == position) {
-            self.forget(key);
+        match self.keys.get_mut(key) {
+            Some(Doubt { copy: Copy::Asked { at, .. }, .. }) if *at == position => self.forget(key),
+            // What came before it arrived; what is in doubt came later.
+            Some(Doubt { copy: WANTED | Copy::Asked { gentle: false, .. }, since }) => {
+                *since = position.max(*since)
+            }
+            _ => {}
         }
     }
 
@@ -215,7 +252,7 @@ impl Repair {
 
     /// A key need not, or can never, be copied.
     pub fn forget(&mut self, key: &Key) {
-        if matches!(self.keys.remove(key), Some(Copy::Asked { .. })) {
+        if matches!(self.keys.remove(key), Some(Doubt { copy: Copy::Asked { .. }, .. })) {
             self.asked -= 1;
         }
     }
@@ -245,12 +282,15 @@ mod tests {
         assert!(repair.doubt(key("a"), 8), "the copy comes after the doubt");
         assert_eq!(repair.due(0), None);
         assert!(repair.doubt(key("a"), 12), "the doubt comes after the copy");
+        assert_eq!(repair.oldest(), 5);
         repair.copied(&key("a"), 9);
         assert!(repair.contains(&key("a")));
+        assert_eq!(repair.oldest(), 9, "what came before the copy is there");
         assert_eq!(repair.due(0), Some(key("a")));
         repair.asked(key("a"), 20);
         repair.copied(&key("a"), 20);
         assert!(repair.is_empty());
+        assert_eq!(repair.oldest(), u64::MAX);
     }
 
     #[test]

@@ -94,9 +94,9 @@ pub struct Replica {
     pub map_pending: bool,
     /// Its last resync ended with keys in doubt, of any age, and there still are some.
     pub late: bool,
-    /// It may not have got effects that were sent to it, and there still are keys in doubt: of a group, its position is
-    /// not that of what it was sent.
-    pub missed: bool,
+    /// It may not have got effects from this position on that were sent to it, and there still are keys in doubt: of a
+    /// group, its position is not that of what it was sent.
+    pub missed: Option<u64>,
     /// It lacked something at the last look.
     pub lacked: bool,
     /// There are more of those than are listed.
@@ -187,8 +187,11 @@ impl Replica {
 
     /// The databases `a` and `b` were swapped while keys were in doubt.
     pub fn swap(&mut self, a: u16, b: u16, position: u64) {
+        let since = self.repair.oldest();
         for (db, name) in self.repair.of_databases(a, b) {
-            self.doubt((if db == a { b } else { a }, name), position);
+            let key = (if db == a { b } else { a }, name);
+            self.doubt(key.clone(), position);
+            self.repair.backdate(&key, since);
         }
     }
 
@@ -287,6 +290,16 @@ impl Replica {
             _ if self.late || self.repair.is_refused() => Lack::Keys,
             keys => Lack::Changes(keys),
         }
+    }
+
+    /// It missed the effect at a position of the log.
+    pub fn miss_from(&mut self, position: u64) {
+        self.missed = Some(self.missed.map_or(position, |p| p.min(position)));
+    }
+
+    /// Everything before this position of the log is there.
+    pub fn has_until(&self) -> u64 {
+        self.acked.min(self.missed.unwrap_or(u64::MAX)).min(self.repair.oldest())
     }
 
     /// `primary -> mirror`, as events name it.
