@@ -37,6 +37,15 @@ pub enum Call {
     },
     /// Context that was injected (`SELECT`, `HELLO`); its reply is swallowed.
     Context,
+    /// A client's `SUBSCRIBE` and its like: what confirms it goes to the client as it comes.
+    Subscribe {
+        /// Whose.
+        ticket: Option<Ticket>,
+        /// Confirmations still to come.
+        left: usize,
+        /// Where it begins in the connection's stream.
+        offset: u64,
+    },
     /// A beat to another member.
     Beat {
         /// When it was sent, milliseconds.
@@ -226,7 +235,7 @@ impl Call {
         match self {
             Self::Client(call) => call.ticket.as_ref(),
             Self::Transaction(call) => call.ticket.as_ref(),
-            Self::Select { ticket, .. } => ticket.as_ref(),
+            Self::Select { ticket, .. } | Self::Subscribe { ticket, .. } => ticket.as_ref(),
             _ => None,
         }
     }
@@ -236,7 +245,7 @@ impl Call {
         match self {
             Self::Client(call) => call.ticket.take(),
             Self::Transaction(call) => call.ticket.take(),
-            Self::Select { ticket, .. } => ticket.take(),
+            Self::Select { ticket, .. } | Self::Subscribe { ticket, .. } => ticket.take(),
             _ => None,
         }
     }
@@ -255,7 +264,7 @@ impl Call {
         match self {
             Self::Client(call) => Some(call.offset),
             Self::Transaction(call) => Some(call.offset),
-            Self::Select { offset, .. } => Some(*offset),
+            Self::Select { offset, .. } | Self::Subscribe { offset, .. } => Some(*offset),
             _ => None,
         }
     }

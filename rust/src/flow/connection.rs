@@ -32,6 +32,10 @@ impl Engine {
     pub(super) fn upstream_ready(&mut self, key: usize) {
         let upstream = &self.upstreams[key];
         let role = upstream.role;
+        if upstream.is_private() {
+            self.endpoints[upstream.endpoint].stats.count.upstream_cx_active.add(1);
+            return self.wake_waiters(key);
+        }
         let identity = upstream.identity.clone().unwrap_or_default();
         let endpoint = &self.endpoints[upstream.endpoint];
         endpoint.stats.count.upstream_cx_active.add(1);
@@ -58,6 +62,7 @@ impl Engine {
             Role::Replica { primary, bit } => {
                 self.replica_ready(primary, bit, &identity);
             }
+            Role::Private { .. } => {}
             Role::Beat => {
                 if let Some(group) = self.group.as_mut() {
                     for peer in group.peers.iter_mut().filter(|p| p.beat == key) {
@@ -90,13 +95,8 @@ impl Engine {
         } else {
             count.upstream_cx_connect_fail.inc();
         }
-        let label = &endpoint.stats.label;
-        let told = label.get("state") == "down" && label.get("reason") == reason;
-        label.set("state", "down");
-        label.set("reason", reason);
-        let name = endpoint.name();
-        if !told {
-            self.tell("upstream_down", name, reason.to_owned());
+        if !matches!(role, Role::Private { .. }) {
+            self.tell_down(of, reason);
         }
         if let Stream::To(id) = stream {
             // Half a reply is out: no error can follow it.
@@ -119,8 +119,26 @@ impl Engine {
             }
             Role::Beat => {}
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
+            Role::Private { session } => {
+                self.lose_calls(of, calls, written, reason);
+                self.wake_waiters(key);
+                return self.private_lost(key, session, stood);
+            }
         }
         self.wake_waiters(key);
+    }
+
+    /// The control plane and the numbers say that an endpoint is down.
+    fn tell_down(&mut self, endpoint: usize, reason: &str) {
+        let endpoint = &self.endpoints[endpoint];
+        let label = &endpoint.stats.label;
+        let told = label.get("state") == "down" && label.get("reason") == reason;
+        label.set("state", "down");
+        label.set("reason", reason);
+        let name = endpoint.name();
+        if !told {
+            self.tell("upstream_down", name, reason.to_owned());
+        }
     }
 
     /// Which mirrors had everything, should the primary turn out to have lost something.

@@ -37,7 +37,7 @@ impl Engine {
         if let Some(command) = command
             && (command.treatment == Treatment::Private || needs_private(command, &request))
         {
-            return self.unsupported(slot, command.name);
+            return self.private_command(slot, command, &request);
         }
         let grouped = self.is_in_group(slot);
         let placed = if grouped {

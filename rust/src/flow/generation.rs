@@ -119,18 +119,14 @@ impl Engine {
         let passing = failed && !lasting;
         let now_ms = self.now.ms;
         let upstream = &mut self.upstreams[key];
-        let (role, endpoint) = (upstream.role, upstream.endpoint);
-        let sequencer_of = match role {
-            Role::Serve | Role::Beat => endpoint,
-            Role::Replica { primary, .. } => primary,
-        };
+        let (role, sequencer_of) = (upstream.role, upstream.primary());
         let Some(sequencer) = self.endpoints.get_mut(sequencer_of).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };
         let text =
             String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[])).trim_end().to_owned();
         match role {
-            Role::Beat => {}
+            Role::Beat | Role::Private { .. } => {}
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;

@@ -62,6 +62,8 @@ enum Step {
     Hello,
     SetName,
     ClientId,
+    /// The same of a server that may be too busy to tell.
+    BusyId,
     Server,
     Persistence,
     Replication,
@@ -119,14 +121,14 @@ pub struct Handshake {
     pub identity: Identity,
 }
 
-/// What another member is asked behind the greeting.
+/// What the other side is asked behind the greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// Nothing.
     Nothing,
     /// The number of this connection.
     Connection,
-    /// That, and everything about its Redis.
+    /// That, and everything about the Redis.
     Server,
 }
 
@@ -144,6 +146,7 @@ impl Handshake {
     pub fn begin(
         credentials: &Credentials,
         resp3: bool,
+        asked: Asked,
         predecessor: Predecessor,
         out: &mut Vec<u8>,
     ) -> Self {
@@ -160,6 +163,11 @@ impl Handshake {
         }
         if resp3 {
             send(Step::Hello, &["HELLO", "3"]);
+        }
+        if asked == Asked::Connection {
+            // It may be to end a script that keeps the server busy.
+            send(Step::BusyId, &["CLIENT", "ID"]);
+            return handshake;
         }
         send(Step::SetName, &["CLIENT", "SETNAME", "redisha"]);
         handshake.ask(out);
@@ -259,7 +267,7 @@ impl Handshake {
             // Then the command behind it reads where we are.
             Step::Select if reply.is_error() => self.identity.place = Place::Hash(0),
             Step::Commands => self.identity.commands = reply.integer().unwrap_or(0),
-            Step::ClientId => self.identity.client_id = reply.integer().unwrap_or(0),
+            Step::ClientId | Step::BusyId => self.identity.client_id = reply.integer().unwrap_or(0),
             Step::Server => {
                 field(&text, "run_id").unwrap_or_default().clone_into(&mut self.identity.run_id);
                 field(&text, "redis_version").unwrap_or_default().clone_into(&mut self.identity.version);
@@ -344,7 +352,8 @@ mod tests {
 
     fn run(predecessor: Predecessor, persistence: &str, role: &str) -> (Progress, Identity, Vec<u8>) {
         let mut out = Vec::new();
-        let mut handshake = Handshake::begin(&Credentials::default(), false, predecessor, &mut out);
+        let mut handshake =
+            Handshake::begin(&Credentials::default(), false, Asked::Server, predecessor, &mut out);
         out.clear();
         let replies = [
             b"+OK\r\n".to_vec(),
@@ -402,12 +411,14 @@ mod tests {
         let refused = |p| matches!(p, Progress::Refused(_));
         let mut out = Vec::new();
         let mut handshake =
-            Handshake::begin(&Credentials::default(), false, Predecessor::default(), &mut out);
+            Handshake::begin(&Credentials::default(), false, Asked::Server, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-LOADING Redis is loading\r\n"), &mut out)));
         let credentials = Credentials { username: None, password: Some("x".into()) };
-        let mut handshake = Handshake::begin(&credentials, false, Predecessor::default(), &mut out);
+        let mut handshake =
+            Handshake::begin(&credentials, false, Asked::Server, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-WRONGPASS invalid\r\n"), &mut out)));
-        let mut handshake = Handshake::begin(&Credentials::default(), true, Predecessor::default(), &mut out);
+        let mut handshake =
+            Handshake::begin(&Credentials::default(), true, Asked::Server, Predecessor::default(), &mut out);
         let push = b">2\r\n$7\r\nmessage\r\n$1\r\nx\r\n";
         assert!(refused(handshake.reply(Reply::new(push), &mut out)), "a push is nobody's answer");
     }

@@ -210,6 +210,7 @@ impl Engine {
             count.downstream_rq_active.set(count.downstream_rq_active.get().saturating_sub(in_flight));
         }
         let stream = matches!(session.peering, Peering::Stream { .. });
+        self.leave_private(id.slot as usize);
         self.sessions.remove(id.slot as usize);
         if stream && let Some(group) = self.group.as_mut() {
             group.granted_until = 0; // what the leader does now is not known here
@@ -383,12 +384,22 @@ impl Engine {
         {
             if command.name == "exec" {
                 // As Redis has it: a malformed EXEC ends the transaction, if there is one.
-                if let Some(extra) = &mut self.sessions[slot].extra {
-                    extra.transaction = None;
-                }
+                self.end_transaction(slot);
                 return self.refuse(slot, "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command");
             }
             return self.refuse_queueing(slot, &wrong_arity(command.name));
+        }
+        if session.resp == 2
+            && session.is_subscriber()
+            && let Some(command) = command.or(known)
+            && !is_allowed_to_subscribers(command)
+        {
+            let text = format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+                 context",
+                command.name
+            );
+            return self.refuse(slot, &text);
         }
         match command.or(known).map(|c| c.treatment) {
             Some(Treatment::Transaction) => self.transaction_command(slot, known, request),
@@ -488,6 +499,11 @@ pub(super) fn wrong_arity(name: &str) -> String {
 
 fn is_allowed_before_auth(command: Option<&'static Command>) -> bool {
     command.is_some_and(|c| matches!(c.name, "auth" | "hello" | "quit" | "reset"))
+}
+
+/// What a client may send in RESP2 while it is subscribed (`processCommand`).
+fn is_allowed_to_subscribers(command: &Command) -> bool {
+    matches!(command.name, "ping" | "quit" | "reset") || super::private::is_subscription(command)
 }
 
 /// The words of HTTP on which Redis hangs up.

@@ -34,7 +34,7 @@ impl Engine {
                 step
             }
             "reset" => self.reset(slot),
-            "unwatch" => self.answer_now(slot, |out| encode::status(out, "OK")), // nothing is ever watched
+            "unwatch" => self.unwatch(slot),
             "asking" | "readonly" | "readwrite" => {
                 self.refuse(slot, "ERR This instance has cluster support disabled")
             }
@@ -43,6 +43,14 @@ impl Engine {
     }
 
     fn ping(&mut self, slot: usize, request: &Request<'_>) -> Step {
+        let session = &self.sessions[slot];
+        if session.resp == 2 && session.is_subscriber() && request.len() <= 2 {
+            return self.answer_now(slot, |out| {
+                encode::array(out, 2);
+                encode::bulk(out, b"pong");
+                encode::bulk(out, request.arg(1));
+            });
+        }
         match request.len() {
             1 => self.answer_now(slot, |out| encode::status(out, "PONG")),
             2 => self.answer_now(slot, |out| encode::bulk(out, request.arg(1))),
@@ -52,6 +60,10 @@ impl Engine {
 
     fn reset(&mut self, slot: usize) -> Step {
         let open = self.plan.listeners.get(self.sessions[slot].listener).is_none_or(|l| l.users.is_empty());
+        if self.sessions[slot].in_flight() > 0 && self.sessions[slot].has_private() {
+            return Step::Stall(Wait::Quiet);
+        }
+        self.leave_private(slot);
         let consistency = self.plan.listeners.get(self.sessions[slot].listener).map(|l| l.consistency);
         let session = &mut self.sessions[slot];
         session.consistency = consistency.unwrap_or_default();
@@ -120,6 +132,7 @@ impl Engine {
         let session = &mut self.sessions[slot];
         session.resp = version;
         let id = session.id.generation.get();
+        self.speak_privately(slot);
         self.answer_now(slot, |out| {
             let resp3 = version == 3;
             encode::map(out, 7, resp3);

@@ -51,6 +51,7 @@ mod own_redis;
 mod pace;
 mod peer;
 mod place;
+mod private;
 mod proof;
 mod repair;
 mod replica;
@@ -226,6 +227,8 @@ pub struct Engine {
     runnable: Vec<SessionId>,
     /// Sessions that hold much memory.
     heavy: Vec<SessionId>,
+    /// Sessions that blocked after their clients had hung up.
+    hung: Vec<SessionId>,
     /// Large output buffers, handed from session to session.
     buffers: Buffers,
     /// Scanner of commands that begin and end in one read.
@@ -266,6 +269,7 @@ impl Engine {
             dirty_sequencers: Vec::new(),
             runnable: Vec::new(),
             heavy: Vec::new(),
+            hung: Vec::new(),
             buffers: Buffers::default(),
             scanner: RequestScanner::default(),
             scratch: Vec::new(),
@@ -328,11 +332,8 @@ impl Engine {
         let Some(upstream) = self.upstreams.get_mut(key) else { return 0 };
         upstream.dirty = false;
         let upstream = &self.upstreams[key];
-        let sequencer = match upstream.role {
-            upstream::Role::Serve | upstream::Role::Beat => upstream.endpoint,
-            upstream::Role::Replica { primary, .. } => primary,
-        };
-        let log = self.endpoints.get(sequencer).and_then(|e| e.sequencer.as_ref()).map(|s| s.log.store());
+        let log =
+            self.endpoints.get(upstream.primary()).and_then(|e| e.sequencer.as_ref()).map(|s| s.log.store());
         upstream.out.slices(log, slices)
     }
 

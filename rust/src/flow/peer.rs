@@ -361,14 +361,7 @@ impl Engine {
         };
         let local = group.local;
         let session = &self.sessions[slot];
-        let at = |endpoint, writes, marks| Place {
-            endpoint,
-            writes,
-            marks,
-            reads: 0,
-            keys: smallvec::SmallVec::new(),
-            mixed: false,
-        };
+        let at = |endpoint, writes, marks| Place { writes, marks, ..Place::at(endpoint) };
         match session.peering {
             Peering::Stream { .. } => return Ok(at(local, 0, bits)),
             Peering::Control => return Ok(at(local, 0, 0)),
@@ -387,8 +380,8 @@ impl Engine {
         let changes_nothing =
             |c: &Command| !c.is_write() && !c.flags.contains(Flags::PUBSUB) && c.name != "wait";
         let reads = command.is_some_and(changes_nothing) && !session.in_transaction();
-        let about_server =
-            command.is_some_and(super::place::is_about_the_server) && !session.in_transaction();
+        let about_server = command.is_some_and(|c| super::place::is_about_the_server(c) && !c.is_write())
+            && !session.in_transaction();
         let ready = is_usable(self.endpoints.get(local).and_then(|e| self.upstreams.get(e.serve[0]?)));
         let near = reads && session.consistency.read == ReadLevel::One;
         // A leader that is not heard any more is as good as none, until it is, or another is.

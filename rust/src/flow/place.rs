@@ -186,6 +186,11 @@ impl Engine {
 }
 
 impl Place {
+    /// One endpoint, and no replica of it.
+    pub(super) fn at(endpoint: usize) -> Self {
+        Self { endpoint, writes: 0, marks: 0, reads: 0, keys: SmallVec::new(), mixed: false }
+    }
+
     /// The command with its prefixes cut off; `None` when nothing is cut off.
     pub(super) fn stripped(&self, request: &Request<'_>) -> Option<Vec<u8>> {
         if self.keys.iter().all(|k| k.strip == 0) {
@@ -203,14 +208,7 @@ impl Place {
 
 impl Target {
     fn place(&self) -> Place {
-        Place {
-            endpoint: self.endpoint,
-            writes: self.writes,
-            marks: 0,
-            reads: self.reads,
-            keys: SmallVec::new(),
-            mixed: false,
-        }
+        Place { writes: self.writes, reads: self.reads, ..Place::at(self.endpoint) }
     }
 }
 
@@ -266,10 +264,23 @@ fn no_endpoint(cluster: &str) -> String {
 /// Commands without keys which any one server of a cluster may answer.
 pub(super) fn is_about_the_server(command: &Command) -> bool {
     let head = command.name.split('|').next().unwrap_or_default();
-    matches!(
-        head,
-        "info" | "command" | "time" | "config" | "lolwut" | "role" | "memory" | "latency" | "slowlog" | "acl"
-    )
+    // Who publishes and who subscribes meet at the same one.
+    command.flags.contains(crate::command::Flags::PUBSUB)
+        || matches!(
+            head,
+            "info"
+                | "command"
+                | "time"
+                | "config"
+                | "lolwut"
+                | "role"
+                | "memory"
+                | "latency"
+                | "slowlog"
+                | "acl"
+                | "pubsub"
+                | "monitor"
+        )
 }
 
 /// Commands without keys which concern every key of their server.

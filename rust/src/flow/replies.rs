@@ -65,6 +65,13 @@ impl Engine {
     fn begin_stream(&mut self, key: usize) {
         let max = self.limits.max_output;
         let upstream = &mut self.upstreams[key];
+        if upstream.is_private() && self.is_told_privately(key) {
+            if self.upstreams[key].partial.len() > max {
+                self.protocol_error(key, "a message to a subscriber is larger than max_output");
+            }
+            return;
+        }
+        let upstream = &mut self.upstreams[key];
         if upstream.partial.first() == Some(&b'>') {
             return self.protocol_error(key, PUSHED);
         }
@@ -111,7 +118,9 @@ impl Engine {
             return;
         }
         // What is left to do is the same as for a reply that was seen whole, without its bytes.
-        self.upstreams[key].stream = Stream::Whole;
+        if let Stream::To(id) = std::mem::replace(&mut self.upstreams[key].stream, Stream::Whole) {
+            self.tell_held(id);
+        }
         match self.upstreams[key].calls.front_mut() {
             Some(Call::Effect { left, .. }) if *left > 1 => {
                 *left -= 1;
@@ -161,6 +170,13 @@ impl Engine {
     /// One complete reply.
     fn reply(&mut self, key: usize, bytes: &[u8]) {
         let reply = Reply::new(bytes);
+        let upstream = &mut self.upstreams[key];
+        if let Role::Private { session } = upstream.role
+            && upstream.is_ready()
+            && self.told_privately(key, session, reply)
+        {
+            return;
+        }
         let upstream = &mut self.upstreams[key];
         // In the handshake too: taken for a reply, it would put every later one a place too early.
         if bytes.first() == Some(&b'>') {
@@ -219,6 +235,11 @@ impl Engine {
             Some(Call::Select { .. }) => {
                 let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);
+            }
+            Some(Call::Subscribe { .. }) => {
+                if let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms) {
+                    self.settle(ticket, |out| out.extend_from_slice(bytes)); // it was refused
+                }
             }
             Some(Call::Context) => {
                 upstream.settled(self.now.ms);
@@ -360,8 +381,12 @@ impl Engine {
     #[inline]
     pub(super) fn finish(&self, key: usize, started_us: u64, ticket: Option<&Ticket>) {
         let time = self.now.us.saturating_sub(started_us);
-        let endpoint = &self.endpoints[self.upstreams[key].endpoint];
+        let upstream = &self.upstreams[key];
+        let endpoint = &self.endpoints[upstream.endpoint];
         endpoint.stats.count.upstream_rq_active.dec();
+        if upstream.is_private() {
+            return; // how long it blocked says nothing of the server
+        }
         endpoint.stats.time.record(time);
         let session =
             ticket.and_then(|t| self.sessions.get(t.session().slot as usize).filter(|s| s.id == t.session()));

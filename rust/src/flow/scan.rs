@@ -128,11 +128,7 @@ impl Engine {
 
     /// The answer to a question.
     pub(super) fn looked(&mut self, key: usize, bit: u32, id: u64, step: Step, reply: Reply<'_>) {
-        let upstream = &self.upstreams[key];
-        let primary = match upstream.role {
-            super::upstream::Role::Serve | super::upstream::Role::Beat => upstream.endpoint,
-            super::upstream::Role::Replica { primary, .. } => primary,
-        };
+        let primary = self.upstreams[key].primary();
         if step == Step::Keyspace(Side::Mirror) && self.is_of_replica(primary, bit, id) {
             if let Some(identity) = self.upstreams[key].identity.as_mut() {
                 let info = String::from_utf8_lossy(reply.text().unwrap_or_default()).into_owned();

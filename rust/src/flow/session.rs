@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use crate::command::Command;
 use crate::resp::RequestScanner;
 
+use super::private::Private;
 use super::ticket::{SessionId, Ticket};
 use crate::plan::spec::{Consistency, Port};
 
@@ -112,6 +113,8 @@ pub struct Extra {
     pub muted: VecDeque<(u64, u64)>,
     /// The transaction being queued.
     pub transaction: Option<Queued>,
+    /// Its own connection.
+    pub private: Option<Private>,
     /// Replies that are ahead of their turn.
     pub parked: VecDeque<(u64, Vec<u8>)>,
     /// Their bytes.
@@ -151,6 +154,8 @@ pub struct Session {
     pub runnable: bool,
     /// The client will send no more; what it has sent is still answered.
     pub half_closed: bool,
+    /// The same, although not all that it has sent has been read.
+    pub hung_up: bool,
     /// Since when it waits for an upstream (milliseconds).
     pub waiting_since: u64,
     /// It has waited for too long: the next look at its command ends in an error rather than in more waiting.
@@ -203,6 +208,7 @@ impl Session {
             runnable: false,
             paused: false,
             half_closed: false,
+            hung_up: false,
             waiting_since: 0,
             overdue: false,
             over_since: 0,

@@ -11,6 +11,7 @@ use super::effect::{self, Rule};
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
+use super::private::is_harmless_in_transaction;
 use super::repair::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
@@ -38,7 +39,7 @@ impl Engine {
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
             ("discard", true) => {
-                self.sessions[slot].extra().transaction = None;
+                self.end_transaction(slot);
                 self.answer_now(slot, |out| encode::status(out, "OK"))
             }
             ("exec", true) => self.exec(slot),
@@ -58,6 +59,7 @@ impl Engine {
             if name == "watch" {
                 return self.refuse(slot, "ERR WATCH inside MULTI is not allowed"); // and the transaction goes on
             }
+            let harmless = is_harmless_in_transaction(command);
             if command.flags.contains(Flags::NO_MULTI) {
                 return self.refuse_queueing(slot, "ERR Command not allowed inside a transaction");
             }
@@ -69,8 +71,7 @@ impl Engine {
                     );
                     return self.refuse_queueing(slot, &text);
                 }
-                Treatment::Private => return self.unsupported(slot, name),
-                _ if needs_private(command, request) => return self.unsupported(slot, name),
+                _ if needs_private(command, request) && !harmless => return self.unsupported(slot, name),
                 _ => {}
             }
         }
@@ -165,24 +166,28 @@ impl Engine {
         let generation = self.plan.generation;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.generation != generation && queued.path.is_some() {
-            self.sessions[slot].extra().transaction = None;
+            self.end_transaction(slot);
             return self.refuse(
                 slot,
                 "EXECABORT Transaction discarded because the configuration was reloaded; send it again",
             );
         }
         if queued.failed {
-            self.sessions[slot].extra().transaction = None;
+            self.end_transaction(slot);
             return self.refuse(slot, "EXECABORT Transaction discarded because of previous errors.");
         }
         if queued.unkeyed != 0 && queued.keyed.is_some_and(|writes| writes != queued.unkeyed) {
-            self.sessions[slot].extra().transaction = None;
+            self.end_transaction(slot);
             return self.refuse(
                 slot,
                 "EXECABORT Transaction discarded: CROSSROUTE its commands concern different mirrors",
             );
         }
         queued.writes |= queued.unkeyed;
+        if self.sessions[slot].is_watching() {
+            return self.exec_watched(slot);
+        }
+        let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         let Some(mut endpoint) = queued.path else {
             self.sessions[slot].extra().transaction = None;
             return self.answer_now(slot, |out| encode::array(out, 0));
@@ -217,6 +222,36 @@ impl Engine {
         self.send_transaction(slot, endpoint, key, &queued);
         // Which database follows is known with the reply.
         if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done }
+    }
+
+    /// EXEC where keys are being watched: on the connection that watches them, and only if it still does.
+    fn exec_watched(&mut self, slot: usize) -> Step {
+        let endpoint = self.sessions[slot].transaction().and_then(|q| q.path);
+        let step = match self.enter_watched(slot, endpoint) {
+            Ok(Some(key)) => {
+                let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
+                self.send_transaction(slot, self.upstreams[key].endpoint, key, &queued);
+                if let Some(private) = self.sessions[slot].private() {
+                    private.watching = false;
+                }
+                return if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done };
+            }
+            Ok(None) => {
+                let resp3 = self.sessions[slot].resp == 3;
+                self.answer_now(slot, |out| encode::nil_array(out, resp3))
+            }
+            Err(step) => step,
+        };
+        if step == Step::Done {
+            self.end_transaction(slot);
+        }
+        step
+    }
+
+    /// The transaction is over without having been executed, and nothing is watched any more.
+    pub(super) fn end_transaction(&mut self, slot: usize) {
+        self.sessions[slot].extra().transaction = None;
+        self.forget_watched(slot);
     }
 
     /// The bytes of a transaction but for its EXEC, and its commands in them.

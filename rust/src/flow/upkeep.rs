@@ -42,6 +42,7 @@ impl Engine {
             }
         }
         self.tick_group();
+        self.close_hung();
         self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;
@@ -96,6 +97,9 @@ impl Engine {
                 if upstream.role == Role::Beat && beatless && !upstream.calls.is_empty() {
                     return self.break_upstream(key, "it does not answer beats");
                 }
+                if upstream.is_private() && !self.expire_private(key, silent) {
+                    return;
+                }
                 self.expire_calls(key, op_timeout_us);
                 self.upstreams[key].out.shrink();
                 if wake {
@@ -108,7 +112,11 @@ impl Engine {
 
     /// Whether a connection is wanted now. In a group only the leader sends effects, and only to it are commands sent.
     fn may_connect(&self, key: usize) -> bool {
-        let Some((group, upstream)) = self.group.as_ref().zip(self.upstreams.get(key)) else { return true };
+        let Some(upstream) = self.upstreams.get(key) else { return false };
+        if upstream.is_private() {
+            return upstream.patient; // once: its session decides whether there is another
+        }
+        let Some(group) = self.group.as_ref() else { return true };
         match upstream.role {
             Role::Replica { primary, .. } if primary == group.local => {
                 group.post == super::group::Post::Leader
@@ -131,6 +139,10 @@ impl Engine {
         self.greeting(match upstream.role {
             Role::Beat => Purpose::Beat,
             Role::Replica { .. } => Purpose::Stream,
+            Role::Private { session } => {
+                let session = self.sessions.get(session.slot as usize).filter(|s| s.id == session);
+                Purpose::Call(session.map(|s| s.consistency).unwrap_or_default())
+            }
             Role::Serve => {
                 let at = endpoint.serve.iter().position(|s| *s == Some(key)).unwrap_or(0);
                 Purpose::Call(super::forward::consistency_of(at))
@@ -237,7 +249,9 @@ impl Engine {
             .copied()
             .chain(endpoint.sequencer.iter().flat_map(|s| s.replicas().map(|r| r.upstream)))
             .collect();
-        for upstream in mine {
+        let private = |u: &super::upstream::Upstream| u.is_private() && u.endpoint == key;
+        let theirs: Vec<usize> = self.upstreams.iter().filter(|(_, u)| private(u)).map(|(k, _)| k).collect();
+        for upstream in mine.into_iter().chain(theirs) {
             self.remove_upstream(upstream);
         }
         self.endpoints[key].serve = [None; super::SERVES];
@@ -388,6 +402,7 @@ impl Engine {
         self.buffers.take(); // one a second: what a burst left goes in time
         let (idle, handshake) = (self.limits.idle_timeout_ms, self.limits.handshake_timeout_ms);
         let mut late = Vec::new();
+        self.sweep_private();
         for (slot, session) in &mut self.sessions {
             let resting = self.now.ms.saturating_sub(session.active_ms);
             if !session.authenticated
@@ -398,6 +413,7 @@ impl Engine {
             } else if idle > 0
                 && resting >= idle
                 && session.in_flight() == 0
+                && !session.is_listening()
                 && session.peering == super::session::Peering::Client
             {
                 late.push((slot, false));

@@ -44,6 +44,11 @@ pub enum Role {
     },
     /// Beats, and questions of the control plane, to another member of the group.
     Beat,
+    /// What a shared connection must not carry, of one client: see [`super::private`].
+    Private {
+        /// Whose.
+        session: SessionId,
+    },
 }
 
 /// Where the connection is in its life.
@@ -195,6 +200,20 @@ impl Upstream {
         }
     }
 
+    /// The endpoint whose log its effects are in.
+    pub fn primary(&self) -> usize {
+        match self.role {
+            Role::Serve | Role::Beat | Role::Private { .. } => self.endpoint,
+            Role::Replica { primary, .. } => primary,
+        }
+    }
+
+    /// Whether it is one client's own.
+    #[inline]
+    pub fn is_private(&self) -> bool {
+        matches!(self.role, Role::Private { .. })
+    }
+
     /// Whether commands may be sent.
     #[inline]
     pub fn is_ready(&self) -> bool {
@@ -235,12 +254,13 @@ impl Upstream {
         let mut bytes = Vec::new();
         let predecessor = self.predecessor;
         let handshake = if self.greeting.is_empty() {
-            Handshake::begin(&self.credentials, self.resp == 3, predecessor, &mut bytes)
+            let asked = if self.is_private() { Asked::Connection } else { Asked::Server };
+            Handshake::begin(&self.credentials, self.resp == 3, asked, predecessor, &mut bytes)
         } else {
             bytes.extend_from_slice(&self.greeting);
             let asked = match self.role {
                 Role::Beat => Asked::Nothing,
-                Role::Serve => Asked::Connection,
+                Role::Serve | Role::Private { .. } => Asked::Connection,
                 Role::Replica { .. } => Asked::Server,
             };
             Handshake::with_member(asked, predecessor, &mut bytes)

@@ -16,6 +16,11 @@ pub fn map(out: &mut Vec<u8>, n: usize, resp3: bool) {
     if resp3 { head(out, b'%', n) } else { head(out, b'*', n * 2) }
 }
 
+/// `>n\r\n` in RESP3, an array in RESP2: a message of `n` elements follows that is no reply.
+pub fn push(out: &mut Vec<u8>, n: usize, resp3: bool) {
+    head(out, if resp3 { b'>' } else { b'*' }, n);
+}
+
 /// A bulk string.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     head(out, b'$', bytes.len());
@@ -47,6 +52,11 @@ pub fn error(out: &mut Vec<u8>, text: &str) {
 /// Nil of the session's protocol.
 pub fn nil(out: &mut Vec<u8>, resp3: bool) {
     out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" });
+}
+
+/// Nil where an array was asked for.
+pub fn nil_array(out: &mut Vec<u8>, resp3: bool) {
+    out.extend_from_slice(if resp3 { b"_\r\n" } else { b"*-1\r\n" });
 }
 
 /// A whole command.

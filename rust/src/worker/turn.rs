@@ -146,6 +146,9 @@ impl<'a> Worker<'a> {
                         debug_assert_eq!(socket.id.generation.get() & 0x3fff_ffff, used);
                         let blocked = !socket.ready.writable;
                         socket.ready.add(event);
+                        if socket.ready.closed {
+                            self.engine.session_hung_up(socket.id);
+                        }
                         self.busy.push(socket.id);
                         if blocked && socket.ready.writable {
                             self.dirty_sessions.push(socket.id);
