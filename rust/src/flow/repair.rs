@@ -224,7 +224,7 @@ impl Repair {
             Some(Doubt { copy: Copy::Asked { at, .. }, .. }) if *at == position => self.forget(key),
             // What came before it arrived; what is in doubt came later.
             Some(Doubt { copy: WANTED | Copy::Asked { gentle: false, .. }, since }) => {
-                *since = position.max(*since)
+                *since = position.max(*since);
             }
             _ => {}
         }
