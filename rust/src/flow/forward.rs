@@ -14,6 +14,7 @@ use super::log::{Entry, Kind, State, UNCHECKED};
 use super::place::Place;
 use super::session::{Peering, Wait};
 use super::store::{ADOPT, Piece};
+use super::ticket::Ticket;
 use super::upstream::{Entered, Phase, Role};
 use crate::plan::spec::{Consistency, ReadLevel, WriteLevel};
 
@@ -43,7 +44,10 @@ impl Engine {
         let placed = if grouped {
             self.place_in_group(slot, command)
         } else {
-            self.place(slot, command, &request).map_err(|text| self.no_route(slot, &text))
+            match self.locate(slot, command, &request) {
+                Ok(place) => Ok(place),
+                Err(elsewhere) => return self.split(slot, command, &request, &elsewhere),
+            }
         };
         let place = match placed {
             Ok(place) => place,
@@ -65,12 +69,21 @@ impl Engine {
             return self.refuse(slot, &text);
         }
         let Some(frame) = place.stripped(&request) else {
-            return self.send(slot, command, incoming, &place, key, simple);
+            let ticket = self.accept(slot);
+            return self.send(ticket, command, incoming, &place, key, simple);
         };
         let mut scanner = RequestScanner::default();
         scanner.scan(&frame, ANY);
         let incoming = Incoming { request: scanner.request(&frame), owner: None };
-        self.send(slot, command, &incoming, &place, key, simple)
+        let ticket = self.accept(slot);
+        self.send(ticket, command, &incoming, &place, key, simple)
+    }
+
+    /// A command is about to be sent.
+    #[inline]
+    pub(super) fn accept(&mut self, slot: usize) -> Ticket {
+        self.count_request(slot);
+        self.issue(slot)
     }
 
     /// The server would close the connection that all share: its own limit is lower than ours.
@@ -80,16 +93,17 @@ impl Engine {
         over.then(|| format!("ERR an argument is larger than the server's proto-max-bulk-len ({max} bytes)"))
     }
 
-    /// Queue a command on its connection, which is ready and in its context.
-    fn send(
+    /// Queue a command, or a part of one, on its connection, which is ready and in its context.
+    pub(super) fn send(
         &mut self,
-        slot: usize,
+        ticket: Ticket,
         command: Option<&'static Command>,
         incoming: &Incoming<'_, '_>,
         place: &Place,
         key: usize,
         simple: bool,
     ) -> Step {
+        let slot = ticket.session().slot as usize;
         let request = &incoming.request;
         let writes = command.is_none_or(Command::is_write);
         let mut rule = Rule::Never;
@@ -119,8 +133,6 @@ impl Engine {
         if writes && (rule != Rule::Never || place.marks != 0) {
             self.mark_request(place, self.sessions[slot].db, command, request);
         }
-        self.count_request(slot);
-        let ticket = self.issue(slot);
         let session = &mut self.sessions[slot];
         let upstream = &mut self.upstreams[key];
         session.path = key;

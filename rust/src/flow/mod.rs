@@ -24,6 +24,7 @@ mod call;
 mod commit;
 mod connection;
 mod copy;
+mod cursor;
 mod dirty;
 pub mod effect;
 mod expiring;
@@ -44,11 +45,13 @@ mod look;
 mod maps;
 mod mark;
 mod marker;
+mod merge;
 mod mirror;
 mod orders;
 mod outgoing;
 mod own_redis;
 mod pace;
+mod pattern;
 mod peer;
 mod place;
 mod private;
@@ -61,6 +64,7 @@ mod resync;
 mod scan;
 mod sequencer;
 mod session;
+mod split;
 mod store;
 mod ticket;
 mod transaction;
@@ -235,6 +239,8 @@ pub struct Engine {
     scanner: RequestScanner,
     /// Room for a rewritten command or an effect.
     scratch: Vec<u8>,
+    /// Commands that were sent in parts, and wait for the replies to them.
+    merges: Slab<merge::Merge>,
     /// A large command whose buffer is about to be handed over.
     adoption: Option<forward::Adoption>,
     /// The group that this sidecar is a member of.
@@ -273,6 +279,7 @@ impl Engine {
             buffers: Buffers::default(),
             scanner: RequestScanner::default(),
             scratch: Vec::new(),
+            merges: Slab::new(),
             adoption: None,
             group: None,
             reissue: None,

@@ -8,6 +8,9 @@ use crate::resp::{Request, encode};
 use super::{Engine, Listener, Target};
 use crate::plan::Plan;
 
+/// Most servers that an error names.
+const NAMES: usize = 8;
+
 /// A key of a command and where it goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
@@ -35,19 +38,70 @@ pub(super) struct Place {
     pub mixed: bool,
 }
 
+/// Why a command has no single place.
+#[derive(Debug)]
+pub(super) enum Elsewhere {
+    /// It has none at all: the error for its client.
+    Nowhere(String),
+    /// Two of its keys, as arguments, and the endpoints that they are on.
+    Apart([(u32, usize); 2]),
+    /// It concerns all keys, and those are on several endpoints, or have other names there.
+    Everywhere,
+}
+
+/// Where one key goes.
+#[derive(Debug)]
+pub(super) struct Located<'a> {
+    pub target: &'a Target,
+    /// Bytes of its prefix that are cut off.
+    pub strip: usize,
+    pub writes: u32,
+    pub reads: u32,
+}
+
+/// A server behind a listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Server {
+    pub endpoint: usize,
+    pub writes: u32,
+    pub reads: u32,
+    pub called: Called,
+}
+
+/// What clients call the keys of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// What it calls them itself.
+    AsTheyAre,
+    /// With the prefix of this route in front.
+    WithoutPrefix(usize),
+    /// It depends on the route, and a key does not tell which.
+    InSeveralWays,
+}
+
 impl Engine {
-    /// Where a command goes. The error is for the client.
+    /// Where a command goes that cannot go to several places. The error is for the client.
     pub(super) fn place(
         &self,
         slot: usize,
         command: Option<&'static Command>,
         request: &Request<'_>,
     ) -> Result<Place, String> {
+        self.locate(slot, command, request).map_err(|elsewhere| self.why_not(slot, request, &elsewhere))
+    }
+
+    /// Where a command goes, if that is one place.
+    pub(super) fn locate(
+        &self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Result<Place, Elsewhere> {
         let session = &self.sessions[slot];
         let (Some(plan), Some(listener)) =
             (self.plan.listeners.get(session.listener), self.listeners.get(session.listener))
         else {
-            return Err("UNAVAILABLE this listener is being closed".to_owned());
+            return Err(Elsewhere::Nowhere("UNAVAILABLE this listener is being closed".to_owned()));
         };
         let table = &plan.routes;
         if table.is_single()
@@ -64,17 +118,17 @@ impl Engine {
         };
         if indices.is_empty() {
             return match command {
-                Some(command) if known || is_about_all_keys(command) => {
-                    self.place_keyless(session.listener, command)
+                Some(command) if is_about_all_keys(command) => {
+                    self.place_everywhere(session.listener, command)
                 }
+                Some(command) if known => self.place_keyless(session.listener, command),
                 _ => self.place_unknown(session.listener, request),
             };
         }
         let mut place: Option<Place> = None;
         for &index in &indices {
             let key = request.arg(index as usize);
-            let (target, strip) = self.place_key(session.listener, key)?;
-            let (writes, reads) = self.replicas_of(target, key.get(strip..).unwrap_or(&[]));
+            let Located { target, strip, writes, reads } = self.place_key(session.listener, key)?;
             let placed = Placed { index, strip, replicas: writes };
             match &mut place {
                 None => {
@@ -94,79 +148,152 @@ impl Engine {
                     place.reads &= reads;
                     place.keys.push(placed);
                 }
-                Some(place) => return Err(self.cross_route(request, place, target.endpoint, key)),
+                Some(place) => {
+                    let first = place.keys.first().map_or(0, |k| k.index);
+                    return Err(Elsewhere::Apart([(first, place.endpoint), (index, target.endpoint)]));
+                }
             }
         }
-        place.ok_or_else(|| "UNAVAILABLE no route".to_owned())
+        place.ok_or_else(|| Elsewhere::Nowhere("UNAVAILABLE no route".to_owned()))
     }
 
-    fn cross_route(&self, request: &Request<'_>, place: &Place, other: usize, key: &[u8]) -> String {
-        let first = place.keys.first().map_or(&[][..], |k| request.arg(k.index as usize));
+    /// Why a command has no place, for its client.
+    pub(super) fn why_not(&self, slot: usize, request: &Request<'_>, elsewhere: &Elsewhere) -> String {
         let name =
             |endpoint: usize| self.endpoints.get(endpoint).map(super::Endpoint::name).unwrap_or_default();
-        format!(
-            "CROSSROUTE key '{}' is on {} and key '{}' on {}: send one command for each",
-            first.escape_ascii(),
-            name(place.endpoint),
-            key.escape_ascii(),
-            name(other)
-        )
+        match elsewhere {
+            Elsewhere::Nowhere(text) => text.clone(),
+            Elsewhere::Apart([(first, one), (second, other)]) => format!(
+                "CROSSROUTE key '{}' is on {} and key '{}' on {}: send one command for each",
+                request.arg(*first as usize).escape_ascii(),
+                name(*one),
+                request.arg(*second as usize).escape_ascii(),
+                name(*other)
+            ),
+            Elsewhere::Everywhere => format!(
+                "CROSSROUTE '{}' concerns every Redis behind this listener ({}): send it to each of them",
+                String::from_utf8_lossy(request.arg(0)).to_lowercase(),
+                self.names_behind(self.sessions[slot].listener)
+            ),
+        }
     }
 
-    fn place_key(&self, listener: usize, key: &[u8]) -> Result<(&Target, usize), String> {
+    /// The servers behind a listener, by name.
+    fn names_behind(&self, listener: usize) -> String {
+        let targets =
+            self.listeners.get(listener).into_iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
+        let mut names = Vec::new();
+        for name in targets.filter_map(|t| self.endpoints.get(t.endpoint)).map(super::Endpoint::name) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let more = names.len().saturating_sub(NAMES);
+        names.truncate(NAMES);
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        names.join(", ") + &rest
+    }
+
+    /// Where one key goes.
+    pub(super) fn place_key(&self, listener: usize, key: &[u8]) -> Result<Located<'_>, Elsewhere> {
         let plan = &self.plan.listeners[listener];
         let Some(route) = plan.routes.select(key) else {
-            return Err(format!(
+            return Err(Elsewhere::Nowhere(format!(
                 "UNAVAILABLE no route for key '{}': no prefix matches and the listener has no catch-all route",
                 key.get(..64).unwrap_or(key).escape_ascii()
-            ));
+            )));
         };
         let strip = plan.routes.get(route).filter(|r| r.remove_prefix).map_or(0, |r| r.prefix.len());
         let targets = &self.listeners[listener].routes[route];
         let cluster = &self.plan.clusters[targets.cluster];
-        let target =
-            cluster.ring.pick(key.get(strip..).unwrap_or(&[])).and_then(|i| targets.by_endpoint.get(i));
-        target.map(|t| (t, strip)).ok_or_else(|| no_endpoint(&cluster.name))
+        let key = key.get(strip..).unwrap_or(&[]);
+        let target = cluster.ring.pick(key).and_then(|i| targets.by_endpoint.get(i));
+        let target = target.ok_or_else(|| no_endpoint(&cluster.name))?;
+        let (writes, reads) = self.replicas_of(target, key);
+        Ok(Located { target, strip, writes, reads })
     }
 
     /// A command without keys: the catch-all route's.
-    fn place_keyless(&self, listener: usize, command: &Command) -> Result<Place, String> {
-        let name = command.name.replace('|', " ");
+    fn place_keyless(&self, listener: usize, command: &Command) -> Result<Place, Elsewhere> {
         let table = &self.plan.listeners[listener].routes;
         let routes = &self.listeners[listener].routes;
         let Some(targets) = table.catch_all().and_then(|route| routes.get(route)) else {
-            return Err(format!(
-                "UNAVAILABLE no route for '{name}': it has no key and the listener has no catch-all route"
-            ));
+            return Err(Elsewhere::Nowhere(format!(
+                "UNAVAILABLE no route for '{}': it has no key and the listener has no catch-all route",
+                command.name.replace('|', " ")
+            )));
         };
-        let cluster = &self.plan.clusters[targets.cluster].name;
-        let Some(first) = targets.by_endpoint.first() else { return Err(no_endpoint(cluster)) };
-        if is_about_the_server(command) {
-            return Ok(first.place());
+        match targets.by_endpoint.as_slice() {
+            [] => Err(no_endpoint(&self.plan.clusters[targets.cluster].name)),
+            [first] => Ok(first.place()),
+            [first, ..] if is_about_the_server(command) => Ok(first.place()),
+            _ => Err(Elsewhere::Everywhere),
         }
-        let elsewhere = is_about_all_keys(command) && routes.iter().any(|r| r.cluster != targets.cluster);
-        if elsewhere || targets.by_endpoint.len() > 1 {
-            return Err(format!(
-                "CROSSROUTE '{name}' concerns every Redis behind this listener: send it to each of them"
-            ));
+    }
+
+    /// A command about every key: all servers behind the listener.
+    fn place_everywhere(&self, listener: usize, command: &Command) -> Result<Place, Elsewhere> {
+        let names_keys = matches!(command.name, "keys" | "scan" | "randomkey");
+        match self.servers_behind(listener, command)?.as_slice() {
+            [only] if !names_keys || only.called == Called::AsTheyAre => Ok(Place {
+                endpoint: only.endpoint,
+                writes: only.writes,
+                marks: 0,
+                reads: only.reads,
+                keys: SmallVec::new(),
+                mixed: false,
+            }),
+            _ => Err(Elsewhere::Everywhere),
         }
-        let mut place = first.place();
-        if is_about_all_keys(command) {
-            let same = routes.iter().flat_map(|r| &r.by_endpoint).filter(|t| t.endpoint == place.endpoint);
-            place.writes = same.fold(0, |bits, t| bits | t.writes);
+    }
+
+    /// The servers that the routes of a listener lead to, each once, in the order of the routes. One that is in two clusters
+    /// is read once, but what empties it is for the mirrors of both.
+    pub(super) fn servers_behind(
+        &self,
+        listener: usize,
+        command: &Command,
+    ) -> Result<Vec<Server>, Elsewhere> {
+        let address =
+            |endpoint: usize| self.endpoints.get(endpoint).filter(|_| !command.is_write())?.address.as_ref();
+        let mut servers: Vec<Server> = Vec::new();
+        let table = &self.plan.listeners[listener].routes;
+        for (at, route) in self.listeners[listener].routes.iter().enumerate() {
+            if route.by_endpoint.is_empty() {
+                return Err(no_endpoint(&self.plan.clusters[route.cluster].name));
+            }
+            let cut = table.get(at).is_some_and(|r| r.remove_prefix && !r.prefix.is_empty());
+            let called = if cut { Called::WithoutPrefix(at) } else { Called::AsTheyAre };
+            for target in &route.by_endpoint {
+                let here = address(target.endpoint);
+                let found = servers.iter_mut().find(|s| {
+                    s.endpoint == target.endpoint || (here.is_some() && address(s.endpoint) == here)
+                });
+                let Some(server) = found else {
+                    let Target { endpoint, writes, reads, .. } = *target;
+                    servers.push(Server { endpoint, writes, reads, called });
+                    continue;
+                };
+                server.writes |= target.writes;
+                server.reads &= target.reads;
+                if server.called != called {
+                    server.called = Called::InSeveralWays;
+                }
+            }
         }
-        Ok(place)
+        Ok(servers)
     }
 
     /// A command whose keys nobody knows: fine where all keys go the same way.
-    fn place_unknown(&self, listener: usize, request: &Request<'_>) -> Result<Place, String> {
+    fn place_unknown(&self, listener: usize, request: &Request<'_>) -> Result<Place, Elsewhere> {
         let routes = &self.listeners[listener].routes;
         match routes.first().map(|r| r.by_endpoint.as_slice()) {
             Some([only]) if self.plan.listeners[listener].routes.is_single() => Ok(only.place()),
-            _ => Err(format!(
-                "CROSSROUTE the keys of '{}' are not known, and behind this listener they may be in several places",
-                String::from_utf8_lossy(request.arg(0))
-            )),
+            _ => Err(Elsewhere::Nowhere(format!(
+                "CROSSROUTE the keys of '{}' are not known, and behind this listener they may be on several Redis servers ({})",
+                String::from_utf8_lossy(request.arg(0)),
+                self.names_behind(listener)
+            ))),
         }
     }
 
@@ -255,10 +382,10 @@ fn has_share(plan: &Plan, cluster: usize, endpoint: usize, key: &[u8]) -> bool {
     plan.clusters.get(cluster).is_none_or(|c| c.endpoints.len() == 1 || c.ring.pick(key) == Some(endpoint))
 }
 
-fn no_endpoint(cluster: &str) -> String {
-    format!(
+fn no_endpoint(cluster: &str) -> Elsewhere {
+    Elsewhere::Nowhere(format!(
         "UNAVAILABLE cluster {cluster} has no endpoint: its name has not resolved yet; nothing was sent, try again"
-    )
+    ))
 }
 
 /// Commands without keys which any one server of a cluster may answer.

@@ -75,6 +75,8 @@ impl Engine {
         if upstream.partial.first() == Some(&b'>') {
             return self.protocol_error(key, PUSHED);
         }
+        self.shed_part(key);
+        let upstream = &mut self.upstreams[key];
         let held = match upstream.calls.front() {
             Some(Call::Sync(_)) => super::copy::PAYLOAD_MAX.min(max),
             _ => max,
@@ -388,8 +390,9 @@ impl Engine {
             return; // how long it blocked says nothing of the server
         }
         endpoint.stats.time.record(time);
-        let session =
-            ticket.and_then(|t| self.sessions.get(t.session().slot as usize).filter(|s| s.id == t.session()));
+        let session = ticket
+            .filter(|t| t.is_whole())
+            .and_then(|t| self.sessions.get(t.session().slot as usize).filter(|s| s.id == t.session()));
         if let Some(listener) = session.and_then(|s| self.listeners.get(s.listener)) {
             listener.stats.time.record(time);
         }
@@ -398,6 +401,9 @@ impl Engine {
     /// Answer a command.
     #[inline]
     pub(super) fn settle(&mut self, ticket: Ticket, write: impl FnOnce(&mut Vec<u8>)) {
+        if !ticket.is_whole() {
+            return self.part_answered(ticket, write);
+        }
         let (id, number) = ticket.settle();
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
         if session.output.capacity() == 0

@@ -366,7 +366,8 @@ impl Engine {
         let logs: usize =
             self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
         let queues: usize = self.upstreams.iter().map(|(_, u)| u.out.held() + u.partial.capacity()).sum();
-        let shared = logs + queues + self.buffers.held();
+        let merges: usize = self.merges.iter().map(|(_, m)| m.held).sum();
+        let shared = logs + queues + merges + self.buffers.held();
         let room = self.limits.memory_bytes - shared.min(self.limits.memory_bytes / 2);
         let mut total = 0;
         let mut weights = Vec::with_capacity(self.heavy.len());

@@ -1,0 +1,404 @@
+//! Commands that concern several servers: one part for each of them, and one reply for the client.
+//!
+//! ```text
+//! MGET a:1 b:1 a:2 ─▶ MGET a:1 a:2 ─▶ cluster a ─▶ *2 … ┐
+//!                  └▶ MGET b:1 ─────▶ cluster b ─▶ *1 … ┴▶ Merge ─▶ *3 …
+//! ```
+//!
+//! A part is a client's command like any other, with its own entry in its sequencer's log; only its ticket says that the
+//! reply belongs to a [`Merge`]. A session has one path at a time, so nothing else of it is in flight meanwhile.
+
+use smallvec::SmallVec;
+
+use crate::command::{Command, KeysResult, keys};
+use crate::resp::{Request, RequestScanner, encode};
+
+use super::Engine;
+use super::cursor;
+use super::ingress::{Incoming, Step, wrong_arity};
+use super::keys::ANY;
+use super::merge::{Join, Merge, Naming, Part};
+use super::place::{Called, Elsewhere, Place, Server};
+use super::session::Wait;
+use super::ticket::{PartId, Ticket};
+
+/// What one server is sent.
+struct Share {
+    endpoint: usize,
+    writes: u32,
+    reads: u32,
+    frame: Vec<u8>,
+    part: Part,
+}
+
+/// Keys that go the same way.
+struct Group {
+    endpoint: usize,
+    writes: u32,
+    reads: u32,
+    /// Each key's argument, and how much of it is cut off.
+    keys: Vec<(usize, usize)>,
+    /// The place of each among all keys.
+    places: Vec<u32>,
+}
+
+/// Why a command cannot be sent in parts.
+enum Refusal {
+    NoRoute(String),
+    Malformed(String),
+}
+
+impl Engine {
+    /// A command that has no single place: sent in parts, if that is possible.
+    #[cold]
+    pub(super) fn split(
+        &mut self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+        elsewhere: &Elsewhere,
+    ) -> Step {
+        let Some((command, join)) = command.and_then(|c| Some((c, self.join_of(c, elsewhere)?))) else {
+            let text = self.why_not(slot, request, elsewhere);
+            return self.no_route(slot, &text);
+        };
+        if self.sessions[slot].in_flight() > 0 {
+            return Step::Stall(Wait::Quiet);
+        }
+        let shares = match (elsewhere, join) {
+            (Elsewhere::Everywhere, Join::Page { .. }) => self.share_of_scan(slot, command, request),
+            (Elsewhere::Everywhere, _) => self.shares_of_all(slot, command, request).map(|s| (join, s)),
+            _ => self.shares_of_keys(slot, command, request, join).map(|s| (join, s)),
+        };
+        match shares {
+            Ok((join, shares)) => self.send_shares(slot, command, join, shares),
+            Err(Refusal::NoRoute(text)) => self.no_route(slot, &text),
+            Err(Refusal::Malformed(text)) => self.refuse(slot, &text),
+        }
+    }
+
+    /// How the replies of a command become one, if it can be sent in parts.
+    fn join_of(&self, command: &Command, elsewhere: &Elsewhere) -> Option<Join> {
+        match (elsewhere, command.name) {
+            (Elsewhere::Apart(_), "mget") => Some(Join::Elements),
+            (Elsewhere::Apart(_), "mset") | (Elsewhere::Everywhere, "flushall" | "flushdb") => {
+                Some(Join::Status)
+            }
+            (Elsewhere::Apart(_), "del" | "unlink" | "exists" | "touch")
+            | (Elsewhere::Everywhere, "dbsize") => Some(Join::Sum),
+            (Elsewhere::Everywhere, "keys") => Some(Join::Names),
+            (Elsewhere::Everywhere, "randomkey") => {
+                let drawn = self.seed.wrapping_add(self.now.us).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                Some(Join::Any { draw: drawn >> 16 })
+            }
+            (Elsewhere::Everywhere, "scan") => Some(Join::Page { index: 0, servers: 0 }),
+            _ => None,
+        }
+    }
+
+    /// The parts of a command with keys: those that go the same way together, in the client's order.
+    fn shares_of_keys(
+        &self,
+        slot: usize,
+        command: &Command,
+        request: &Request<'_>,
+        join: Join,
+    ) -> Result<Vec<Share>, Refusal> {
+        let mut indices = SmallVec::new();
+        let known = keys(command, request, &mut indices) == KeysResult::Known;
+        let values = usize::from(command.name == "mset");
+        if !known || request.len() != 1 + indices.len() * (1 + values) {
+            return Err(Refusal::Malformed(wrong_arity(command.name)));
+        }
+        let listener = self.sessions[slot].listener;
+        let mut groups: Vec<Group> = Vec::new();
+        for (place, index) in (0..).zip(indices.iter().map(|i| *i as usize)) {
+            let found = self
+                .place_key(listener, request.arg(index))
+                .map_err(|e| Refusal::NoRoute(self.why_not(slot, request, &e)))?;
+            let (endpoint, writes, reads) = (found.target.endpoint, found.writes, found.reads);
+            let way = |g: &Group| (g.endpoint, g.writes, g.reads) == (endpoint, writes, reads);
+            let at = groups.iter().position(way).unwrap_or_else(|| {
+                groups.push(Group { endpoint, writes, reads, keys: Vec::new(), places: Vec::new() });
+                groups.len() - 1
+            });
+            groups[at].keys.push((index, found.strip));
+            groups[at].places.push(place);
+        }
+        let share = |group: Group| {
+            let Group { endpoint, writes, reads, keys, places } = group;
+            let places = if join == Join::Elements { places } else { Vec::new() };
+            let part = Part { endpoint, places, naming: None, reply: None };
+            Share { endpoint, writes, reads, frame: frame_of(request, &keys, values), part }
+        };
+        Ok(groups.into_iter().map(share).collect())
+    }
+
+    /// The parts of a command about all keys.
+    fn shares_of_all(
+        &self,
+        slot: usize,
+        command: &Command,
+        request: &Request<'_>,
+    ) -> Result<Vec<Share>, Refusal> {
+        let servers = self.servers_of(slot, command, request)?;
+        let mut shares = Vec::with_capacity(servers.len());
+        for server in &servers {
+            let naming = match command.name {
+                "keys" | "randomkey" => self.naming_of(slot, server, command)?,
+                _ => None,
+            };
+            let (frame, naming) = match naming {
+                // The server does not know the whole names, so all of its keys are looked at here.
+                Some(naming) if command.name == "keys" => {
+                    let mut frame = Vec::new();
+                    encode::command(&mut frame, &[request.arg(0), b"*"]);
+                    let pattern = Some(request.arg(1).to_vec());
+                    (frame, Some(Naming { pattern, ..naming }))
+                }
+                naming => (plain(request), naming),
+            };
+            shares.push(share_of(server, frame, naming));
+        }
+        Ok(shares)
+    }
+
+    /// The one part of a `SCAN`: the server whose turn it is.
+    fn share_of_scan(
+        &self,
+        slot: usize,
+        command: &Command,
+        request: &Request<'_>,
+    ) -> Result<(Join, Vec<Share>), Refusal> {
+        let servers = self.servers_of(slot, command, request)?;
+        let Some((server, index, own)) = cursor::parse(request.arg(1), servers.len())
+            .and_then(|(index, own)| Some((servers.get(index)?, index, own)))
+        else {
+            return Err(Refusal::Malformed("ERR invalid cursor".to_owned()));
+        };
+        let naming = self.naming_of(slot, server, command)?;
+        let (frame, pattern) = scan_frame(request, own, naming.is_some());
+        let naming = naming.map(|n| Naming { pattern, ..n });
+        Ok((Join::Page { index, servers: servers.len() }, vec![share_of(server, frame, naming)]))
+    }
+
+    fn servers_of(
+        &self,
+        slot: usize,
+        command: &Command,
+        request: &Request<'_>,
+    ) -> Result<Vec<Server>, Refusal> {
+        let servers = self.servers_behind(self.sessions[slot].listener, command);
+        servers.map_err(|e| Refusal::NoRoute(self.why_not(slot, request, &e)))
+    }
+
+    /// What clients call the keys of a server. An error where that is not one thing.
+    fn naming_of(&self, slot: usize, server: &Server, command: &Command) -> Result<Option<Naming>, Refusal> {
+        let routes = self.plan.listeners.get(self.sessions[slot].listener).map(|l| &l.routes);
+        match server.called {
+            Called::AsTheyAre => Ok(None),
+            Called::WithoutPrefix(route) => {
+                let prefix = routes.and_then(|r| r.get(route)).map(|r| r.prefix.clone()).unwrap_or_default();
+                Ok(Some(Naming { prefix, pattern: None }))
+            }
+            Called::InSeveralWays => Err(Refusal::NoRoute(format!(
+                "CROSSROUTE '{}' cannot tell the names of the keys on {}: several routes lead there, and with remove_prefix a key \
+                 does not tell which; send it to that Redis",
+                command.name,
+                self.endpoints.get(server.endpoint).map(super::Endpoint::name).unwrap_or_default()
+            ))),
+        }
+    }
+
+    /// Send all parts, or none: not before each connection is ready.
+    fn send_shares(
+        &mut self,
+        slot: usize,
+        command: &'static Command,
+        join: Join,
+        shares: Vec<Share>,
+    ) -> Step {
+        let overdue = std::mem::take(&mut self.sessions[slot].overdue);
+        let mut scanner = RequestScanner::default();
+        let mut ways = Vec::with_capacity(shares.len());
+        for share in &shares {
+            scanner.scan(&share.frame, ANY);
+            let request = scanner.request(&share.frame);
+            let simple = command.simple_reply(request.len());
+            let mut entered = self.enter(slot, share.endpoint, simple);
+            if overdue && matches!(entered, Err(Step::Stall(_))) {
+                // It is this one that was waited for.
+                self.sessions[slot].overdue = true;
+                entered = self.enter(slot, share.endpoint, simple);
+            }
+            let key = match entered {
+                Ok(key) => key,
+                Err(step) => return step,
+            };
+            if let Some(text) = self.too_large_for_server(key, &request) {
+                return self.refuse(slot, &text);
+            }
+            ways.push((key, simple));
+        }
+        let ticket = self.accept(slot);
+        let session = ticket.session();
+        let (parts, sent): (Vec<Part>, Vec<_>) =
+            shares.into_iter().map(|s| (s.part, (s.endpoint, s.writes, s.reads, s.frame))).unzip();
+        let merge = self.merges.insert(Merge {
+            ticket,
+            started_us: self.now.us,
+            command: command.name,
+            writes: command.is_write(),
+            join,
+            parts,
+            held: 0,
+            overflowed: false,
+        });
+        for (index, ((endpoint, writes, reads, frame), (key, simple))) in
+            sent.into_iter().zip(ways).enumerate()
+        {
+            scanner.scan(&frame, ANY);
+            let incoming = Incoming { request: scanner.request(&frame), owner: None };
+            let place = Place { endpoint, writes, marks: 0, reads, keys: SmallVec::new(), mixed: false };
+            let ticket = Ticket::part_of(session, PartId { merge, index });
+            self.send(ticket, Some(command), &incoming, &place, key, simple);
+        }
+        Step::Taken(Wait::Quiet)
+    }
+
+    /// The end of a part.
+    #[cold]
+    pub(super) fn part_answered(&mut self, ticket: Ticket, write: impl FnOnce(&mut Vec<u8>)) {
+        let part = ticket.part();
+        ticket.settle();
+        let mut reply = Vec::new();
+        write(&mut reply);
+        if let Some(part) = part {
+            self.join_part(part, reply);
+        }
+    }
+
+    fn join_part(&mut self, part: PartId, reply: Vec<u8>) {
+        let max = self.limits.max_output;
+        let Some(merge) = self.merges.get_mut(part.merge) else { return };
+        if !merge.answered(part.index, reply, max) {
+            return;
+        }
+        let merge = self.merges.remove(part.merge);
+        let mut reply = Vec::new();
+        let name = |endpoint| self.endpoints.get(endpoint).map(super::Endpoint::name).unwrap_or_default();
+        merge.write(max, name, &mut reply);
+        let id = merge.ticket.session();
+        if let Some(listener) = self.session(id).map(|s| s.listener).and_then(|l| self.listeners.get(l)) {
+            listener.stats.time.record(self.now.us.saturating_sub(merge.started_us));
+        }
+        self.settle(merge.ticket, |out| out.extend_from_slice(&reply));
+    }
+
+    /// The reply to a part is held until the others are here. When that is more than may be held, none of them is.
+    pub(super) fn shed_part(&mut self, key: usize) {
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let Some(call) = upstream.calls.front_mut() else { return };
+        let Some(part) = call.ticket().and_then(Ticket::part) else { return };
+        let Some(merge) = self.merges.get_mut(part.merge) else { return };
+        if !merge.overflowed && merge.held + upstream.partial.len() <= self.limits.max_output {
+            return;
+        }
+        merge.overflow();
+        if let Some(ticket) = call.take_ticket() {
+            self.settle(ticket, |_| {});
+        }
+    }
+}
+
+/// The part of a command that one server gets: its name, and these keys, each with the `values` behind it.
+fn frame_of(request: &Request<'_>, keys: &[(usize, usize)], values: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode::array(&mut frame, 1 + keys.len() * (1 + values));
+    encode::bulk(&mut frame, request.arg(0));
+    for &(index, strip) in keys {
+        encode::bulk(&mut frame, request.arg(index).get(strip..).unwrap_or(&[]));
+        (index + 1..=index + values).for_each(|i| encode::bulk(&mut frame, request.arg(i)));
+    }
+    frame
+}
+
+/// The same command as an array, however the client wrote it.
+fn plain(request: &Request<'_>) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(request.frame.len());
+    encode::array(&mut frame, request.len());
+    request.args_from(0).for_each(|arg| encode::bulk(&mut frame, arg));
+    frame
+}
+
+/// A `SCAN` with the cursor of the server whose turn it is; if it is to be `bare`, without its pattern, which is given instead.
+fn scan_frame(request: &Request<'_>, own: u64, bare: bool) -> (Vec<u8>, Option<Vec<u8>>) {
+    let mut number = itoa::Buffer::new();
+    let mut args = vec![request.arg(0), number.format(own).as_bytes()];
+    let mut pattern = None;
+    let mut at = 2;
+    while at < request.len() {
+        let option = request.arg(at);
+        if bare && option.eq_ignore_ascii_case(b"match") && at + 1 < request.len() {
+            pattern = Some(request.arg(at + 1).to_vec()); // the last one counts, as in Redis
+        } else {
+            args.extend(request.args_from(at).take(2));
+        }
+        at += 2;
+    }
+    let mut frame = Vec::new();
+    encode::command(&mut frame, &args);
+    (frame, pattern)
+}
+
+fn share_of(server: &Server, frame: Vec<u8>, naming: Option<Naming>) -> Share {
+    let Server { endpoint, writes, reads, .. } = *server;
+    let part = Part { endpoint, places: Vec::new(), naming, reply: None };
+    Share { endpoint, writes, reads, frame, part }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(frame: &[u8]) -> String {
+        let mut scanner = RequestScanner::default();
+        scanner.scan(frame, ANY);
+        let args = scanner.request(frame).args_from(0).map(String::from_utf8_lossy).collect::<Vec<_>>();
+        args.join(" ")
+    }
+
+    fn with_request<R>(line: &str, use_it: impl FnOnce(&Request<'_>) -> R) -> R {
+        let mut frame = Vec::new();
+        encode::command(&mut frame, &line.split(' ').collect::<Vec<_>>());
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&frame, ANY);
+        use_it(&scanner.request(&frame))
+    }
+
+    #[test]
+    fn a_part_has_its_keys_and_their_values() {
+        let part = |line, keys: &[(usize, usize)], values| {
+            with_request(line, |request| words(&frame_of(request, keys, values)))
+        };
+        assert_eq!(part("mget a b a:c", &[(1, 0), (3, 2)], 0), "mget a c");
+        assert_eq!(part("MSET a 1 b 2 x:a 3", &[(1, 0), (5, 2)], 1), "MSET a 1 a 3");
+        assert_eq!(part("DEL x:", &[(1, 2)], 0), "DEL ");
+    }
+
+    #[test]
+    fn a_scan_is_passed_on() {
+        let scan = |line, bare| {
+            with_request(line, |request| {
+                let (frame, pattern) = scan_frame(request, 7, bare);
+                (words(&frame), pattern.map(|p| String::from_utf8(p).expect("text")))
+            })
+        };
+        let line = "SCAN 22 match a* COUNT 10 Match b* TYPE string";
+        assert_eq!(scan(line, false), ("SCAN 7 match a* COUNT 10 Match b* TYPE string".to_owned(), None));
+        assert_eq!(scan(line, true), ("SCAN 7 COUNT 10 TYPE string".to_owned(), Some("b*".to_owned())));
+        // What is wrong is for the server to say.
+        assert_eq!(scan("SCAN 0 COUNT", true), ("SCAN 7 COUNT".to_owned(), None));
+        assert_eq!(scan("SCAN 0 MATCH", true), ("SCAN 7 MATCH".to_owned(), None));
+    }
+}
