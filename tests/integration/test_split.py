@@ -224,6 +224,27 @@ def test_what_cannot_be_split(both: tuple[Conn, Conn], servers: list[RedisServer
     assert [server.cli("DBSIZE") for server in servers[:3]] == [0, 0, 0]
 
 
+def test_transactions_that_cannot_be(redis_server, sidecar) -> None:
+    """One whose keys are on two servers, or have different mirrors: the error names both."""
+    a, rest, mirror = redis_server(), redis_server(), redis_server()
+    config = by_prefix(a.address, a.address, rest.address)
+    config["clusters"]["mirror"] = configs.cluster(mirror.address)
+    config["listeners"][0]["routes"] += [{"prefix": "m:", "cluster": "redis-001", "mirrors": [{"cluster": "mirror"}]}]
+    proxy = sidecar(config)
+    with proxy.conn() as conn:
+        for commands, expected in (
+            ((("SET", "a:1", 1), ("GET", "x\n")), b"key 'a:1' is on a/%s and key 'x\\n' on redis-001/%s: "),
+            ((("SET", "x", 1), ("SET", "m:1", 1)), b"key 'x' goes to no mirror and key 'm:1' to mirror"),
+            ((("MSET", "x", 1, "m:1", 1),), b"key 'x' goes to no mirror and key 'm:1' to mirror"),
+        ):
+            if b"%s" in expected:
+                expected %= (a.address.encode(), rest.address.encode())
+            replies = conn.pipeline(("MULTI",), *commands, ("EXEC",))
+            assert replies[-2].startswith(b"-CROSSROUTE " + expected), replies
+            assert replies[-1].startswith(b"-EXECABORT ")
+    assert a.cli("DBSIZE") == rest.cli("DBSIZE") == 0
+
+
 def test_a_muted_client(both: tuple[Conn, Conn]) -> None:
     """CLIENT REPLY OFF and SKIP are about the whole."""
     ours, _ = both
@@ -389,4 +410,43 @@ def test_a_client_that_leaves(redis_server, sidecar) -> None:
                 assert other.command("MGET", "a:none", "b:none") == b"*2\r\n$-1\r\n$-1\r\n"
         wait.until(lambda: (a.cli("DBSIZE"), b.cli("DBSIZE")) == (50, 50), "all was done")
         assert sum(each["downstream_rq_active"] for each in proxy.stats()["listeners"]) == 0
+    proxy.stop()
+
+
+def test_connections_that_break_again_and_again(redis_server, sidecar, relay) -> None:
+    """Each command gets one answer, in order, which is right or says what may have happened; the mirrors are equal."""
+    servers, mirrors = [redis_server() for _ in range(3)], [redis_server() for _ in range(3)]
+    relays = [relay(server.port) for server in servers]
+    config = by_prefix(*(each.address for each in relays))
+    for number, server in enumerate(mirrors):
+        config["clusters"][f"m{number}"] = configs.cluster(server.address)
+    for route, number in zip(config["listeners"][0]["routes"], (2, 0, 1), strict=True):
+        route["mirrors"] = [{"cluster": f"m{number}"}]
+    proxy = sidecar(config)
+    rng = random.Random(5)
+    seen = {b"INDOUBT": 0, b"UNAVAILABLE": 0, b"right": 0}
+    with proxy.conn(timeout=20) as conn:
+        for turn in range(150):
+            keys = [f"{prefix}{rng.randrange(20)}" for prefix in ("a:", "b:", "x", "a:", "b:")]
+            pairs = [word for key in keys for word in (key, turn)]
+            batch = [("MSET", *pairs), ("MGET", *keys), ("ECHO", turn), ("DEL", *keys[2:]), ("DBSIZE",), ("SCAN", 0)]
+            for command in batch:
+                conn.send_command(*command)
+            if turn % 3 == 0:
+                rng.choice(relays).cut()
+            replies = conn.replies(len(batch), timeout=20)
+            assert replies[2] == b"$%d\r\n%d\r\n" % (len(str(turn)), turn)
+            for command, reply, right in zip(
+                batch, replies, (b"+OK", b"*5\r\n", b"$", b":", b":", b"*2\r\n"), strict=True
+            ):
+                code = reply[1:].split(b" ")[0] if reply.startswith(b"-") else b"right"
+                assert code in seen, (command, reply)
+                assert code != b"right" or reply.startswith(right), (command, reply)
+                seen[code] += 1
+            if all(reply[:1] != b"-" for reply in replies[:2]):
+                assert replies[1] == b"*5\r\n" + b"$%d\r\n%d\r\n" % (len(str(turn)), turn) * 5
+        assert min(seen[b"INDOUBT"], seen[b"right"]) > 0, seen
+        wait.until(lambda: conn.command("MGET", "a:", "b:", "x").startswith(b"*"), "all is well")
+    for server, mirror in zip(servers, mirrors, strict=True):
+        assert_equal(server, mirror)
     proxy.stop()

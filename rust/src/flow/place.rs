@@ -8,9 +8,6 @@ use crate::resp::{Request, encode};
 use super::{Engine, Listener, Target};
 use crate::plan::Plan;
 
-/// Most servers that an error names.
-const NAMES: usize = 8;
-
 /// A key of a command and where it goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
@@ -155,43 +152,6 @@ impl Engine {
             }
         }
         place.ok_or_else(|| Elsewhere::Nowhere("UNAVAILABLE no route".to_owned()))
-    }
-
-    /// Why a command has no place, for its client.
-    pub(super) fn why_not(&self, slot: usize, request: &Request<'_>, elsewhere: &Elsewhere) -> String {
-        let name =
-            |endpoint: usize| self.endpoints.get(endpoint).map(super::Endpoint::name).unwrap_or_default();
-        match elsewhere {
-            Elsewhere::Nowhere(text) => text.clone(),
-            Elsewhere::Apart([(first, one), (second, other)]) => format!(
-                "CROSSROUTE key '{}' is on {} and key '{}' on {}: send one command for each",
-                request.arg(*first as usize).escape_ascii(),
-                name(*one),
-                request.arg(*second as usize).escape_ascii(),
-                name(*other)
-            ),
-            Elsewhere::Everywhere => format!(
-                "CROSSROUTE '{}' concerns every Redis behind this listener ({}): send it to each of them",
-                String::from_utf8_lossy(request.arg(0)).to_lowercase(),
-                self.names_behind(self.sessions[slot].listener)
-            ),
-        }
-    }
-
-    /// The servers behind a listener, by name.
-    fn names_behind(&self, listener: usize) -> String {
-        let targets =
-            self.listeners.get(listener).into_iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
-        let mut names = Vec::new();
-        for name in targets.filter_map(|t| self.endpoints.get(t.endpoint)).map(super::Endpoint::name) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        let more = names.len().saturating_sub(NAMES);
-        names.truncate(NAMES);
-        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        names.join(", ") + &rest
     }
 
     /// Where one key goes.

@@ -111,15 +111,15 @@ impl Engine {
         // A command without keys joins whatever endpoint the keys decide.
         // (In a group it is sent as a whole to whoever leads by then.)
         if keyed && !grouped && queued.path.is_some_and(|endpoint| endpoint != place.endpoint) {
-            let text = "CROSSROUTE the keys of this transaction are on several Redis servers";
-            return self.refuse_queueing(slot, text);
+            let text = self.why_not_joined(slot, command, request, &place);
+            return self.refuse_queueing(slot, &text);
         }
         if keyed || queued.path.is_none() {
             queued.path = Some(place.endpoint);
         }
         if place.mixed || (keyed && !grouped && queued.keyed.is_some_and(|w| w != place.writes)) {
-            let text = "CROSSROUTE the keys of this transaction belong to routes with different mirrors";
-            return self.refuse_queueing(slot, text);
+            let text = self.why_not_joined(slot, command, request, &place);
+            return self.refuse_queueing(slot, &text);
         }
         if !keyed && command.is_some_and(|c| c.is_write() && !c.flags.contains(Flags::PUBSUB)) {
             queued.unkeyed |= place.writes;
