@@ -394,6 +394,9 @@ def test_more_than_may_be_held(redis_server, sidecar) -> None:
             reply = conn.command(*command)
             assert reply.startswith(b"-ERR the replies of 2 Redis servers to 'mget' are larger than max_output"), reply
             assert conn.command("EXISTS", "a:1", "b:1") == b":2\r\n"
+        conn.command("DEL", "a:1")
+        wait.until(lambda: proxy.stats()["worker"]["memory_bytes"] < 300_000, "nothing of it is held")
+        conn.command("SET", "a:1", b"1" * 700_000)
         assert conn.command("MGET", "b:2", "a:1") == b"".join(
             [b"*2\r\n$200000\r\n", b"3" * 200_000, b"\r\n$700000\r\n", b"1" * 700_000, b"\r\n"]
         )

@@ -55,8 +55,8 @@ pub struct Part {
 /// A command in parts.
 #[derive(Debug)]
 pub struct Merge {
-    /// Whom the one reply is for.
-    pub ticket: Ticket,
+    /// Whom the one reply is for, until it is given.
+    pub ticket: Option<Ticket>,
     /// When the command was read, microseconds.
     pub started_us: u64,
     /// Its name.
@@ -93,8 +93,13 @@ impl Merge {
         self.parts.iter_mut().filter_map(|p| p.reply.as_mut()).for_each(|reply| *reply = Vec::new());
     }
 
-    /// The one reply. `name` gives the name of an endpoint.
-    pub fn write(&self, max: usize, name: impl Fn(usize) -> String, out: &mut Vec<u8>) {
+    /// The first endpoint whose reply is an error.
+    pub fn failed(&self) -> Option<usize> {
+        self.replies().find(|(_, r)| r.is_error()).map(|(part, _)| part.endpoint)
+    }
+
+    /// The one reply. `failed` is the name of [`Merge::failed`].
+    pub fn write(&self, max: usize, failed: &str, out: &mut Vec<u8>) {
         if self.overflowed {
             let text = format!(
                 "ERR the replies of {} Redis servers to '{}' are larger than max_output ({max} bytes), and they cannot be \
@@ -105,7 +110,7 @@ impl Merge {
             return encode::error(out, &text);
         }
         let begin = out.len();
-        if self.fail(&name, out) || self.join(out).is_some() {
+        if self.fail(failed, out) || self.join(out).is_some() {
             return;
         }
         out.truncate(begin);
@@ -117,8 +122,8 @@ impl Merge {
     /// The error, if a part has one.
     ///
     /// A write that some servers have executed, or may have, is in doubt as a whole. Where none has, each says why.
-    fn fail(&self, name: &impl Fn(usize) -> String, out: &mut Vec<u8>) -> bool {
-        let Some((failed, error)) = self.replies().find(|(_, r)| r.is_error()) else { return false };
+    fn fail(&self, failed: &str, out: &mut Vec<u8>) -> bool {
+        let Some((_, error)) = self.replies().find(|(_, r)| r.is_error()) else { return false };
         let refused = |r: Reply<'_>| r.is_error() && !r.bytes().starts_with(b"-INDOUBT ");
         if !self.writes || self.parts.len() == 1 || self.replies().all(|(_, r)| refused(r)) {
             out.extend_from_slice(error.bytes());
@@ -128,7 +133,7 @@ impl Merge {
             "INDOUBT '{}' went to {} Redis servers, each with keys of its own, and may have been applied in part: {} answered: {}",
             self.command,
             self.parts.len(),
-            name(failed.endpoint),
+            failed,
             error_text(error)
         );
         encode::error(out, &text);
@@ -273,7 +278,7 @@ mod tests {
             reply: None,
         };
         let mut merge = Merge {
-            ticket: Ticket::issue(session, 0),
+            ticket: Some(Ticket::issue(session, 0)),
             started_us: 0,
             command: "mset",
             writes,
@@ -287,8 +292,9 @@ mod tests {
             assert_eq!(merge.answered(i, reply.as_bytes().to_vec(), max), i == 0);
         }
         let mut out = Vec::new();
-        merge.write(max, |endpoint| format!("cluster/{endpoint}"), &mut out);
-        merge.ticket.settle();
+        let failed = merge.failed().map(|endpoint| format!("cluster/{endpoint}")).unwrap_or_default();
+        merge.write(max, &failed, &mut out);
+        merge.ticket.take().expect("not settled").settle();
         String::from_utf8(out).expect("text")
     }
 

@@ -246,7 +246,7 @@ impl Engine {
         let (parts, sent): (Vec<Part>, Vec<_>) =
             shares.into_iter().map(|s| (s.part, (s.endpoint, s.writes, s.reads, s.frame))).unzip();
         let merge = self.merges.insert(Merge {
-            ticket,
+            ticket: Some(ticket),
             started_us: self.now.us,
             command: command.name,
             writes: command.is_write(),
@@ -285,14 +285,14 @@ impl Engine {
         if !merge.answered(part.index, reply, max) {
             return;
         }
-        let merge = self.merges.remove(part.merge);
-        let mut reply = Vec::new();
-        merge.write(max, |endpoint| self.name_of(endpoint), &mut reply);
-        let id = merge.ticket.session();
+        let mut merge = self.merges.remove(part.merge);
+        let Some(ticket) = merge.ticket.take() else { return };
+        let failed = merge.failed().map(|endpoint| self.name_of(endpoint)).unwrap_or_default();
+        let id = ticket.session();
         if let Some(listener) = self.session(id).map(|s| s.listener).and_then(|l| self.listeners.get(l)) {
             listener.stats.time.record(self.now.us.saturating_sub(merge.started_us));
         }
-        self.settle(merge.ticket, |out| out.extend_from_slice(&reply));
+        self.settle(ticket, |out| merge.write(max, &failed, out));
     }
 
     /// The reply to a part is held until the others are here. When that is more than may be held, none of them is.
