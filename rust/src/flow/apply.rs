@@ -46,6 +46,7 @@ impl Engine {
         self.limits = plan.limits;
         self.plan = plan;
         self.registry.worker.plan_generation.set(self.plan.generation);
+        self.reroute_blocked();
         self.look_at_shares();
         self.publish();
         self.tell("applied", self.plan.generation.to_string(), String::new());

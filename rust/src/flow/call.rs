@@ -53,6 +53,13 @@ pub enum Call {
     },
     /// Something a follower is told in its stream; its reply tells nothing.
     Told,
+    /// Whether there are keys that clients wait for.
+    Waited {
+        /// Where.
+        endpoint: usize,
+        /// Their database.
+        db: u16,
+    },
     /// Which databases the group's own Redis has keys in.
     Keyspace,
     /// A marker being written.

@@ -55,6 +55,7 @@ impl Engine {
                 {
                     sequencer.expiring.connected(&identity);
                 }
+                self.send_fences(key);
                 self.primary_ready(primary, key);
                 self.wake_waiters(key);
                 self.touch_sequencer(primary);
@@ -82,6 +83,9 @@ impl Engine {
         let written = upstream.out.written();
         let stream = upstream.stream;
         let (role, of) = (upstream.role, upstream.endpoint);
+        if let Role::Private { session } = role {
+            self.fence(key, session);
+        }
         self.rescue_calls(key, written);
         let Some(upstream) = self.upstreams.get_mut(key) else { return };
         let mut calls = upstream.broken(reason.to_owned(), self.now.ms);
@@ -121,6 +125,7 @@ impl Engine {
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
             Role::Private { session } => {
                 self.lose_calls(of, calls, written, reason);
+                self.unbar(session);
                 self.wake_waiters(key);
                 return self.private_lost(key, session, stood);
             }
@@ -200,6 +205,9 @@ impl Engine {
                     }
                 }
                 _ => {}
+            }
+            if let Call::Waited { endpoint, db } = call {
+                self.waited_are_there(endpoint, db, None);
             }
             let is_command = call.started_us().is_some();
             let count = &self.endpoints[primary].stats.count;

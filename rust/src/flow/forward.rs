@@ -169,6 +169,7 @@ impl Engine {
             && !rewritten
             && !copies_behind(rule)
             && request.frame.len() >= ADOPT
+            && self.blocked.is_empty()
         {
             owner.set(true);
             self.adoption = Some(Adoption { upstream: key, entry, call });
@@ -187,6 +188,10 @@ impl Engine {
         self.scratch = scratch;
         if copies_behind(rule) {
             self.copy_behind(slot, place, command, request);
+        }
+        if writes && !self.blocked.is_empty() {
+            let db = self.sessions[slot].db;
+            self.wake_blocked(place.endpoint, db, request.frame, request.len().saturating_sub(2).max(1));
         }
         Step::Done
     }
@@ -310,7 +315,7 @@ impl Engine {
     }
 
     /// A session has waited for its turn for `op_timeout`.
-    fn overdue(&mut self, slot: usize, endpoint: usize) -> Step {
+    pub(super) fn overdue(&mut self, slot: usize, endpoint: usize) -> Step {
         let endpoint = &self.endpoints[endpoint];
         let text = format!(
             "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",

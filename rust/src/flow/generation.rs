@@ -212,6 +212,9 @@ impl Engine {
         }
         let Some(serve) = serve else { return };
         let upstream = &mut self.upstreams[serve];
+        if upstream.barred.is_some() {
+            return;
+        }
         let generation = sequencer.generation + 1;
         let marker =
             Marker { set: sequencer.set, part: Part::Primary, of, generation, partial: false, sole: true };

@@ -361,6 +361,11 @@ impl Engine {
         group.journal.on = false;
         let local = group.local;
         if led {
+            self.move_blocked();
+            self.lift_bars();
+        }
+        let Some(group) = self.group.as_mut() else { return };
+        if led {
             // How far its data goes by its own count: what it has beyond its followers is looked at when it is filled.
             let sequencer = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref());
             // What its clients were told, its Redis may not have any more.

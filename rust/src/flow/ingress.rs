@@ -210,6 +210,8 @@ impl Engine {
             count.downstream_rq_active.set(count.downstream_rq_active.get().saturating_sub(in_flight));
         }
         let stream = matches!(session.peering, Peering::Stream { .. });
+        self.leave_line(id, super::blocked::Unblock::Gone);
+        self.unbar(id);
         self.leave_private(id.slot as usize);
         self.sessions.remove(id.slot as usize);
         if stream && let Some(group) = self.group.as_mut() {

@@ -17,8 +17,11 @@
 //! with the time, and then writes what [`Engine::take_dirty_sessions`] and [`Engine::take_dirty_upstreams`] name.
 
 mod apply;
+mod attempt;
 mod backoff;
+mod barrier;
 mod beat;
+mod blocked;
 mod buffers;
 mod call;
 mod commit;
@@ -233,6 +236,8 @@ pub struct Engine {
     runnable: Vec<SessionId>,
     /// Sessions that hold much memory.
     heavy: Vec<SessionId>,
+    /// Commands that block in sequencers.
+    blocked: blocked::Blocked,
     /// Sessions that blocked after their clients had hung up.
     hung: Vec<SessionId>,
     /// Large output buffers, handed from session to session.
@@ -277,6 +282,7 @@ impl Engine {
             dirty_sequencers: Vec::new(),
             runnable: Vec::new(),
             heavy: Vec::new(),
+            blocked: blocked::Blocked::default(),
             hung: Vec::new(),
             buffers: Buffers::default(),
             scanner: RequestScanner::default(),

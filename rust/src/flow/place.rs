@@ -20,7 +20,7 @@ pub(super) struct Placed {
 }
 
 /// Where a command goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     pub endpoint: usize,
     /// Replicas that get it if it writes.

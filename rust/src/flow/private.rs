@@ -6,12 +6,14 @@
 //! session as it comes.
 
 use crate::command::{Command, Flags, KeyShape, Treatment};
-use crate::resp::{Reply, Request, encode};
+use crate::resp::{Reply, Request, RequestScanner, encode};
 
 use super::Engine;
+use super::blocked::Unblock;
 use super::call::{Call, ClientCall, Convert, NO_ENTRY, command_of};
 use super::effect::Rule;
 use super::ingress::Step;
+use super::keys::ANY;
 use super::place::Place;
 use super::session::{Ending, NO_PATH, Session, Wait};
 use super::ticket::SessionId;
@@ -160,8 +162,8 @@ impl Engine {
             Err(step) => return step,
         };
         let sequenced = self.endpoints[place.endpoint].sequencer.is_some();
-        if sequenced && (wanted == Use::Watch || (wanted == Use::Command && command.is_write())) {
-            return self.unsupported(slot, command.name);
+        if sequenced && wanted == Use::Command && command.is_write() {
+            return self.block_in_line(slot, command, request, place);
         }
         let key = match self.enter_private(slot, place.endpoint, wanted) {
             Ok(key) => key,
@@ -169,6 +171,13 @@ impl Engine {
         };
         let frame = place.stripped(request);
         self.send_privately(slot, key, wanted, command, request, frame.as_deref().unwrap_or(request.frame))
+    }
+
+    fn block_in_line(&mut self, slot: usize, command: &Command, request: &Request<'_>, place: Place) -> Step {
+        let Some(frame) = place.stripped(request) else { return self.block(slot, command, request, place) };
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&frame, ANY);
+        self.block(slot, command, &scanner.request(&frame), place)
     }
 
     fn send_privately(
@@ -236,7 +245,9 @@ impl Engine {
             return Ok(Place::at(local));
         }
         if grouped {
-            return self.place_in_group(slot, Some(command));
+            // What is watched, and what is waited for, is where the writes are.
+            let reads = wanted == Use::Command && !command.is_write();
+            return self.place_in_group(slot, Some(command).filter(|_| reads));
         }
         self.place(slot, Some(command), request).map_err(|text| self.no_route(slot, &text))
     }
@@ -411,6 +422,24 @@ impl Engine {
         }
     }
 
+    /// Another member says that it does not lead: nothing that waits for a reply there was executed.
+    pub(super) fn refused_privately(&mut self, key: usize, id: SessionId) {
+        let resp3 = self.session(id).is_some_and(|s| s.resp == 3);
+        let calls = self.upstreams.get_mut(key).map(|u| std::mem::take(&mut u.calls)).unwrap_or_default();
+        for mut call in calls {
+            let watched = matches!(call, Call::Transaction(_));
+            let Some(ticket) = call.take_ticket() else { continue };
+            self.settle(ticket, |out| match watched {
+                true => encode::nil_array(out, resp3), // what was watched is not known any more
+                false => encode::error(
+                    out,
+                    "UNAVAILABLE another member of the group leads now; nothing was done, try again",
+                ),
+            });
+        }
+        self.break_upstream(key, "it does not lead");
+    }
+
     /// A private connection is gone. `stood`: it was ready.
     pub(super) fn private_lost(&mut self, key: usize, id: SessionId, stood: bool) {
         if !stood {
@@ -507,7 +536,14 @@ impl Engine {
         let key = self.sessions[slot].private_ref().map_or(NO_PATH, |p| p.upstream);
         let Some(upstream) = self.upstreams.get(key).filter(|u| u.is_ready()) else { return Ok(None) };
         let endpoint = endpoint.unwrap_or(upstream.endpoint);
-        self.enter_private(slot, endpoint, Use::Watch).map(Some)
+        if self.is_in_group(slot) && upstream.endpoint != endpoint {
+            return Ok(None); // another member leads now
+        }
+        let key = self.enter_private(slot, endpoint, Use::Watch)?;
+        if self.endpoints[endpoint].sequencer.is_some() {
+            self.bar(slot, endpoint)?;
+        }
+        Ok(Some(key))
     }
 
     /// The client of a session is gone, or will send no more. One that blocks is not waited with: what it would be given
@@ -516,6 +552,7 @@ impl Engine {
         let Some(session) = self.session(id) else { return };
         session.hung_up = true;
         if self.is_blocked(id.slot as usize) {
+            self.leave_line(id, Unblock::Gone);
             self.close_session(id.slot as usize);
         }
     }
@@ -529,7 +566,11 @@ impl Engine {
 
     /// Whether the session waits for a command that blocks.
     pub(super) fn is_blocked(&self, slot: usize) -> bool {
-        let own = self.sessions.get(slot).and_then(Session::private_ref).map(|p| p.upstream);
+        let Some(session) = self.sessions.get(slot) else { return false };
+        if self.waits_in_line(session.id) {
+            return true;
+        }
+        let own = session.private_ref().map(|p| p.upstream);
         let upstream = own.and_then(|key| self.upstreams.get(key));
         upstream.and_then(|u| u.calls.front()).is_some_and(|call| match call {
             Call::Client(call) => call.ticket.is_some() && command_of(call.command).is_some_and(blocks),

@@ -148,6 +148,9 @@ impl Engine {
             }
             Some(Call::Transaction(mut call)) => {
                 self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
+                if let Role::Private { session } = self.upstreams[key].role {
+                    self.unbar(session);
+                }
                 self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     let id = ticket.session();
@@ -193,11 +196,12 @@ impl Engine {
         if bytes.starts_with(b"-BUSY ") {
             upstream.forget_proofs();
         }
-        if bytes.starts_with(b"-NOTLEADER ")
-            && self.endpoints[upstream.endpoint].peer
-            && upstream.role == Role::Serve
-        {
-            return self.leads_no_more(key);
+        if bytes.starts_with(b"-NOTLEADER ") && self.endpoints[upstream.endpoint].peer {
+            match upstream.role {
+                Role::Serve => return self.leads_no_more(key),
+                Role::Private { session } => return self.refused_privately(key, session),
+                _ => {}
+            }
         }
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
@@ -237,6 +241,11 @@ impl Engine {
             Some(Call::Select { .. }) => {
                 let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);
+            }
+            Some(Call::Waited { .. }) => {
+                if let Some(Call::Waited { endpoint, db }) = upstream.settled(self.now.ms) {
+                    self.waited_are_there(endpoint, db, Some(reply));
+                }
             }
             Some(Call::Subscribe { .. }) => {
                 if let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms) {
@@ -283,6 +292,9 @@ impl Engine {
             self.follow_selects(&call, reply);
         }
         self.finish(key, call.started_us, call.ticket.as_ref());
+        if let Role::Private { session } = self.upstreams[key].role {
+            self.unbar(session);
+        }
         self.note_answer(key);
         let rules: Vec<_> = call.items.iter().map(|i| i.rule).collect();
         let needed = self.need_of(key, call.ticket.as_ref(), &rules);

@@ -270,10 +270,13 @@ impl Engine {
     /// The end of a part.
     #[cold]
     pub(super) fn part_answered(&mut self, ticket: Ticket, write: impl FnOnce(&mut Vec<u8>)) {
-        let part = ticket.part();
+        let (part, attempt) = (ticket.part(), ticket.attempt());
         ticket.settle();
         let mut reply = Vec::new();
         write(&mut reply);
+        if let Some(waiter) = attempt {
+            return self.attempt_answered(waiter, &reply);
+        }
         if let Some(part) = part {
             self.join_part(part, reply);
         }

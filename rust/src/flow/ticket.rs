@@ -19,6 +19,9 @@ pub static UNSETTLED: AtomicU64 = AtomicU64::new(0);
 /// The number of a ticket for a part of a command has this bit, then the merge, then the part.
 const PART: u64 = 1 << 63;
 
+/// The number of a ticket for an attempt at a command that blocks has this bit, then the waiter.
+const ATTEMPT: u64 = 1 << 62;
+
 /// A part of a command that was sent in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartId {
@@ -50,16 +53,26 @@ impl Ticket {
         }
     }
 
+    /// For an attempt at a command that blocks.
+    pub fn attempt_of(session: SessionId, waiter: usize) -> Self {
+        Self { session, number: ATTEMPT | waiter as u64 }
+    }
+
     /// Whether it is for a whole command.
     #[inline]
     pub fn is_whole(&self) -> bool {
-        self.number & PART == 0
+        self.number & (PART | ATTEMPT) == 0
+    }
+
+    /// The waiter whose attempt it is for.
+    pub fn attempt(&self) -> Option<usize> {
+        (self.number & (PART | ATTEMPT) == ATTEMPT).then_some((self.number & !ATTEMPT) as usize)
     }
 
     /// The part it is for.
     pub fn part(&self) -> Option<PartId> {
         let merge = (self.number & !PART) >> 32;
-        (!self.is_whole())
+        (self.number & PART != 0)
             .then_some(PartId { merge: merge as usize, index: (self.number & 0xffff_ffff) as usize })
     }
 
@@ -97,6 +110,13 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_are_told_from_commands() {
+        let ticket = Ticket::attempt_of(SessionId { slot: 3, generation: NonZeroU32::MIN }, 7);
+        assert_eq!((ticket.is_whole(), ticket.part(), ticket.attempt()), (false, None, Some(7)));
+        ticket.settle();
+    }
 
     #[test]
     fn parts_are_told_from_commands() {

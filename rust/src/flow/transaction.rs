@@ -184,31 +184,33 @@ impl Engine {
             );
         }
         queued.writes |= queued.unkeyed;
-        if self.sessions[slot].is_watching() {
-            return self.exec_watched(slot);
-        }
-        let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
-        let Some(mut endpoint) = queued.path else {
+        let mut endpoint = queued.path;
+        let watching = self.sessions[slot].is_watching();
+        if endpoint.is_none() && !watching {
             self.sessions[slot].extra().transaction = None;
             return self.answer_now(slot, |out| encode::array(out, 0));
-        };
+        }
         if self.is_in_group(slot) {
             // Who leads may have changed since it was queued.
             match self.place_in_group(slot, None) {
                 Ok(place) => {
-                    endpoint = place.endpoint;
+                    endpoint = Some(place.endpoint);
                     if let Some(queued) = self.sessions[slot].transaction() {
                         (queued.writes, queued.marks) = (place.writes, place.marks);
                     }
                 }
                 Err(step) => {
                     if step == Step::Done {
-                        self.sessions[slot].extra().transaction = None;
+                        self.end_transaction(slot);
                     }
                     return step;
                 }
             }
         }
+        if watching {
+            return self.exec_watched(slot, endpoint);
+        }
+        let Some(endpoint) = endpoint else { return Step::Done };
         let key = match self.enter(slot, endpoint, false) {
             Ok(key) => key,
             Err(step) => {
@@ -225,8 +227,7 @@ impl Engine {
     }
 
     /// EXEC where keys are being watched: on the connection that watches them, and only if it still does.
-    fn exec_watched(&mut self, slot: usize) -> Step {
-        let endpoint = self.sessions[slot].transaction().and_then(|q| q.path);
+    fn exec_watched(&mut self, slot: usize, endpoint: Option<usize>) -> Step {
         let step = match self.enter_watched(slot, endpoint) {
             Ok(Some(key)) => {
                 let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
@@ -252,6 +253,7 @@ impl Engine {
     pub(super) fn end_transaction(&mut self, slot: usize) {
         self.sessions[slot].extra().transaction = None;
         self.forget_watched(slot);
+        self.unbar(self.sessions[slot].id);
     }
 
     /// The bytes of a transaction but for its EXEC, and its commands in them.
@@ -337,16 +339,19 @@ impl Engine {
         }
         // Where one key has to be copied, all are: an effect beside it (RENAME, MOVE) may carry what is stale elsewhere.
         let copies = !queued.selects && call.items.iter().any(|i| copies_behind(i.rule));
+        let own = upstream.is_private();
         let copies = call.items.iter().filter(|i| copies && i.rule != Rule::Never).flat_map(|i| {
             let frame = bytes.get(i.start..i.end).unwrap_or(&[]);
             super::keys::keys_of(frame, db).unwrap_or_default()
         });
-        let (copies, mut elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db);
+        // (What is executed on another connection is copied when it has been.)
+        let (copies, mut elsewhere): (Vec<_>, Vec<_>) = copies.partition(|(n, _)| *n == db && !own);
         // Beside SWAPDB and its like it cannot be told where those keys are afterwards.
         let moved = !copies.is_empty() && super::keys::keys_of(&bytes, db).is_none();
         if unsure {
             elsewhere.extend(super::keys::keys_of(&bytes, db).unwrap_or_default());
         }
+        let sent = if any && !self.blocked.is_empty() { bytes.clone() } else { Vec::new() };
         if call.entry != NO_ENTRY || queued.selects {
             call.bytes = bytes;
         }
@@ -367,6 +372,9 @@ impl Engine {
         }
         if moved {
             self.doubt(endpoint, queued.writes, 0, None);
+        }
+        if any && !self.blocked.is_empty() {
+            self.wake_blocked(endpoint, db, &sent, queued.items.len());
         }
     }
 }

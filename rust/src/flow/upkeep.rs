@@ -43,6 +43,7 @@ impl Engine {
         }
         self.tick_group();
         self.close_hung();
+        self.tick_blocked();
         self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;

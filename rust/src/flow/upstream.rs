@@ -138,6 +138,10 @@ pub struct Upstream {
     pub dirty: bool,
     /// When there was last a sign of life while calls wait (milliseconds).
     pub waiting_since: u64,
+    /// This session's transaction is executed on a connection of its own; here nothing is sent meanwhile.
+    pub barred: Option<SessionId>,
+    /// Connections that are to be ended before anything else is sent: the server's `run_id` and the number there.
+    pub fences: Vec<(String, i64)>,
     /// The socket did not take all that it was given.
     blocked: bool,
     /// Since when it is ready (milliseconds).
@@ -191,6 +195,8 @@ impl Upstream {
             greeting: Vec::new(),
             dirty: false,
             waiting_since: 0,
+            barred: None,
+            fences: Vec::new(),
             blocked: false,
             ready_since: 0,
             context: Context::default(),
@@ -228,17 +234,19 @@ impl Upstream {
     /// Whether so much is in flight that sessions must wait.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.out.waiting() > WAITING_MAX || self.calls.len() > CALLS_MAX
+        self.out.waiting() > WAITING_MAX || self.calls.len() > CALLS_MAX || self.barred.is_some()
     }
 
     /// Whether even what the proxy itself asks must wait. Clients fill a connection up to their own bound in each turn.
     pub fn is_overfull(&self) -> bool {
-        self.out.waiting() > 4 * WAITING_MAX || self.calls.len() > 2 * CALLS_MAX
+        self.out.waiting() > 4 * WAITING_MAX || self.calls.len() > 2 * CALLS_MAX || self.barred.is_some()
     }
 
     /// Whether waiting sessions may go on.
     pub fn has_room(&self) -> bool {
-        self.out.waiting() <= WAITING_MAX / 2 && self.calls.len() <= CALLS_MAX / 2
+        self.out.waiting() <= WAITING_MAX / 2
+            && self.calls.len() <= CALLS_MAX / 2
+            && (self.barred.is_none() || self.calls.is_empty())
     }
 
     /// A try begins; `epoch` differs from that of every other try.

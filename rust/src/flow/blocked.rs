@@ -1,0 +1,427 @@
+//! Commands that block where writes have one order: the connection that all share never blocks.
+//!
+//! ```text
+//! BLPOP k ─▶ LPOP k ─▶ nil: first come, first served, in a line for each key
+//! RPUSH k v ─▶ RPUSH k v, and directly behind it LPOP k for the first in the line of k ─▶ its client
+//! ```
+//!
+//! What wakes a waiter is the write of another client through this sequencer; what is written past it is noticed by one
+//! `EXISTS` of all waited keys every now and then.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::command::Command;
+use crate::resp::{Reply, Request, RequestScanner, encode};
+
+use super::Engine;
+use super::attempt::{self, Form};
+use super::call::Call;
+use super::ingress::{Incoming, Step};
+use super::keys::{ANY, keys_of};
+use super::place::Place;
+use super::session::Wait;
+use super::ticket::{SessionId, Ticket};
+use super::upstream::Entered;
+
+/// Time between looks for what was written past the sequencer, milliseconds.
+const LOOK_MS: u64 = 100;
+/// Most keys that are looked for with one command.
+const LOOK_KEYS: usize = 512;
+/// Most waiters that one write of one key wakes.
+const WAKE_MAX: usize = 64;
+
+/// A key of a sequenced endpoint.
+type Waited = (usize, u16, Box<[u8]>);
+
+/// A command that blocks.
+#[derive(Debug)]
+struct Waiter {
+    /// Its client's.
+    ticket: Option<Ticket>,
+    id: SessionId,
+    place: Place,
+    db: u16,
+    /// Without duplicates.
+    keys: Vec<Box<[u8]>>,
+    command: &'static Command,
+    frame: Vec<u8>,
+    form: Form,
+    /// When its client is told that nothing came, milliseconds.
+    until_ms: u64,
+    /// An attempt is on its way.
+    trying: bool,
+    /// Another is to follow.
+    again: bool,
+    /// None has been answered.
+    fresh: bool,
+    /// How it ends if the attempt on its way is in vain.
+    ends: Option<Unblock>,
+}
+
+/// How a command that blocks is ended before its time (`CLIENT UNBLOCK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if its time were over.
+    Timeout,
+    /// With an error.
+    Error,
+    /// Another member leads now.
+    Moved,
+    /// Its client is gone.
+    Gone,
+}
+
+/// All commands that block in sequencers.
+#[derive(Debug, Default)]
+pub struct Blocked {
+    all: Slab<Waiter>,
+    lines: HashMap<Waited, VecDeque<usize>, foldhash::fast::RandomState>,
+    /// Keys that were written, and how many waiters may be served.
+    written: VecDeque<(Waited, usize)>,
+    /// When the next one's time is over, milliseconds.
+    due_ms: u64,
+    look_ms: u64,
+    /// Looks that were not answered.
+    looking: usize,
+}
+
+impl Blocked {
+    /// Whether nobody waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    fn enqueue(&mut self, index: usize) {
+        let Some(waiter) = self.all.get(index) else { return };
+        for key in &waiter.keys {
+            self.lines.entry((waiter.place.endpoint, waiter.db, key.clone())).or_default().push_back(index);
+        }
+    }
+
+    fn dequeue(&mut self, index: usize) {
+        let Some(waiter) = self.all.get(index) else { return };
+        for key in &waiter.keys {
+            let line = (waiter.place.endpoint, waiter.db, key.clone());
+            if let Some(waiting) = self.lines.get_mut(&line) {
+                waiting.retain(|at| *at != index);
+                if waiting.is_empty() {
+                    self.lines.remove(&line);
+                }
+            }
+        }
+    }
+
+    /// Which of those in the line of a key may be tried now: the first ones, in order.
+    fn first(&mut self, key: &Waited, most: usize) -> Vec<usize> {
+        let Self { all, lines, .. } = self;
+        let mut found = Vec::new();
+        for &index in lines.get(key).into_iter().flatten().take(most.min(WAKE_MAX)) {
+            let Some(waiter) = all.get_mut(index) else { continue };
+            if waiter.trying {
+                waiter.again = true;
+                break; // those behind it come after it
+            }
+            found.push(index);
+        }
+        found
+    }
+}
+
+impl Engine {
+    /// A command that may block and writes, on a sequenced endpoint.
+    pub(super) fn block(
+        &mut self,
+        slot: usize,
+        command: &Command,
+        request: &Request<'_>,
+        place: Place,
+    ) -> Step {
+        let wanted = match attempt::attempt_of(command, request) {
+            Ok(wanted) => wanted,
+            Err(text) => return self.refuse(slot, &text),
+        };
+        if let Err(step) = self.enter(slot, place.endpoint, false) {
+            return step;
+        }
+        let ticket = self.accept(slot);
+        let session = &self.sessions[slot];
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&wanted.frame, ANY);
+        let names = keys_of(&wanted.frame, session.db).unwrap_or_default();
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
+        // Where it moves to is no key that it waits for.
+        let sources = if matches!(wanted.command.name, "lmove" | "rpoplpush") { 1 } else { names.len() };
+        for (_, key) in names.into_iter().take(sources) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let (hung_up, id) = (session.hung_up, session.id);
+        let waiter = Waiter {
+            ticket: Some(ticket),
+            id,
+            place,
+            db: session.db,
+            keys,
+            command: wanted.command,
+            frame: wanted.frame,
+            form: wanted.form,
+            until_ms: if wanted.timeout_ms == 0 {
+                u64::MAX
+            } else {
+                self.now.ms.saturating_add(wanted.timeout_ms)
+            },
+            trying: false,
+            again: false,
+            fresh: true,
+            ends: None,
+        };
+        self.blocked.due_ms =
+            if self.blocked.is_empty() { 0 } else { self.blocked.due_ms.min(waiter.until_ms) };
+        let index = self.blocked.all.insert(waiter);
+        self.blocked.enqueue(index);
+        self.attempt(index);
+        if hung_up {
+            self.hung.push(id);
+        }
+        Step::Taken(Wait::Quiet)
+    }
+
+    /// Try it, on the connection that all share.
+    fn attempt(&mut self, index: usize) {
+        let bits = self.group_replicas();
+        let Some(waiter) = self.blocked.all.get_mut(index) else { return };
+        let slot = waiter.id.slot as usize;
+        let (endpoint, db) = (waiter.place.endpoint, waiter.db);
+        let session = self.sessions.get(slot).filter(|s| s.id == waiter.id);
+        let key = self.endpoints.get(endpoint).and_then(|e| e.serve[0]);
+        let mut closed =
+            self.endpoints.get(endpoint).and_then(|e| e.sequencer.as_ref()).is_none_or(|s| s.is_closed());
+        let (Some(session), Some(key)) = (session, key) else { return };
+        if let Some(group) = self.group.as_ref().filter(|g| g.local == endpoint) {
+            waiter.place.writes = bits;
+            closed |= !group.leads();
+        }
+        let upstream = &mut self.upstreams[key];
+        let may = !closed && upstream.is_ready() && !upstream.is_overfull();
+        if !may || upstream.enter(db, Some(session.resp), self.now.ms) != Entered::Yes {
+            waiter.again = true; // looked at again with the time
+            Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+            return;
+        }
+        waiter.trying = true;
+        waiter.again = false;
+        let (command, place) = (waiter.command, waiter.place.clone());
+        let frame = waiter.frame.clone();
+        let ticket = Ticket::attempt_of(waiter.id, index);
+        let mut scanner = RequestScanner::default();
+        scanner.scan(&frame, ANY);
+        let incoming = Incoming { request: scanner.request(&frame), owner: None };
+        self.send(ticket, Some(command), &incoming, &place, key, false);
+    }
+
+    /// The reply to an attempt.
+    pub(super) fn attempt_answered(&mut self, index: usize, bytes: &[u8]) {
+        let reply = Reply::new(bytes);
+        let Some(waiter) = self.blocked.all.get_mut(index) else { return };
+        waiter.trying = false;
+        let fresh = std::mem::replace(&mut waiter.fresh, false);
+        // A waiter is not concerned by a key of another type, nor by a Redis that is down for a while.
+        let passing = |codes: &[&str]| {
+            codes.iter().any(|code| bytes.get(1..).is_some_and(|b| b.starts_with(code.as_bytes())))
+        };
+        let in_vain = match reply.is_error() {
+            true if passing(&["UNAVAILABLE ", "TIMEOUT "]) => true,
+            true => !fresh && passing(&["WRONGTYPE ", "LOADING ", "BUSY "]),
+            false => attempt::is_empty(reply),
+        };
+        if !in_vain {
+            let key = waiter.keys.first().cloned().unwrap_or_default();
+            let form = waiter.form;
+            let lines: Vec<Waited> =
+                waiter.keys.iter().map(|k| (waiter.place.endpoint, waiter.db, k.clone())).collect();
+            self.end_waiter(index, |out| attempt::reply_of(form, &key, reply, out));
+            // There may be more than one was served with.
+            self.blocked.written.extend(lines.into_iter().map(|line| (line, 1)));
+            return self.serve_blocked();
+        }
+        if let Some(how) = waiter.ends {
+            return self.unblock_waiter(index, how);
+        }
+        if waiter.until_ms <= self.now.ms {
+            return self.unblock_waiter(index, Unblock::Timeout);
+        }
+        if waiter.again {
+            self.attempt(index);
+        }
+    }
+
+    /// A waiter gets its answer.
+    fn end_waiter(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.blocked.dequeue(index);
+        let Some(mut waiter) = self.blocked.all.try_remove(index) else { return };
+        if let Some(ticket) = waiter.ticket.take() {
+            self.settle(ticket, write);
+        }
+    }
+
+    fn unblock_waiter(&mut self, index: usize, how: Unblock) {
+        let Some(waiter) = self.blocked.all.get_mut(index) else { return };
+        if waiter.trying {
+            waiter.ends = Some(how);
+            return;
+        }
+        let resp3 = self.sessions.get(waiter.id.slot as usize).is_some_and(|s| s.resp == 3);
+        self.end_waiter(index, |out| match how {
+            Unblock::Timeout | Unblock::Gone => encode::nil_array(out, resp3),
+            Unblock::Error => encode::error(out, "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            Unblock::Moved => encode::error(
+                out,
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            ),
+        });
+    }
+
+    fn waiter_of(&self, id: SessionId) -> Option<usize> {
+        if self.blocked.is_empty() {
+            return None;
+        }
+        self.blocked.all.iter().find(|(_, w)| w.id == id && w.ends.is_none()).map(|(index, _)| index)
+    }
+
+    /// Whether a session waits in a line.
+    pub(super) fn waits_in_line(&self, id: SessionId) -> bool {
+        self.waiter_of(id).is_some()
+    }
+
+    /// End what a session waits for. `false`: it does not wait.
+    pub(super) fn leave_line(&mut self, id: SessionId, how: Unblock) -> bool {
+        let Some(index) = self.waiter_of(id) else { return false };
+        self.unblock_waiter(index, how);
+        true
+    }
+
+    /// A client's command was queued that writes: those who wait for its keys are served directly behind it.
+    #[cold]
+    pub(super) fn wake_blocked(&mut self, endpoint: usize, db: u16, frame: &[u8], most: usize) {
+        let Some(keys) = keys_of(frame, db) else { return };
+        self.blocked.written.extend(keys.into_iter().map(|(db, key)| ((endpoint, db, key), most)));
+        self.serve_blocked();
+    }
+
+    /// Try those who wait for what was written.
+    fn serve_blocked(&mut self) {
+        while let Some((key, most)) = self.blocked.written.pop_front() {
+            for index in self.blocked.first(&key, most) {
+                // (What it writes itself is served behind it.)
+                self.attempt(index);
+            }
+        }
+    }
+
+    /// What time changes for those who block.
+    pub(super) fn tick_blocked(&mut self) {
+        if self.blocked.is_empty() {
+            return;
+        }
+        let now_ms = self.now.ms;
+        let again = |w: &Waiter| w.again && !w.trying;
+        let pending: Vec<usize> = self.blocked.all.iter().filter(|(_, w)| again(w)).map(|(i, _)| i).collect();
+        for index in pending {
+            self.attempt(index);
+        }
+        if self.blocked.due_ms <= now_ms {
+            let due: Vec<usize> =
+                self.blocked.all.iter().filter(|(_, w)| w.until_ms <= now_ms).map(|(i, _)| i).collect();
+            for index in due {
+                self.unblock_waiter(index, Unblock::Timeout);
+            }
+            let next =
+                self.blocked.all.iter().filter(|(_, w)| w.ends.is_none()).map(|(_, w)| w.until_ms).min();
+            self.blocked.due_ms = next.unwrap_or(u64::MAX);
+        }
+        if now_ms >= self.blocked.look_ms && self.blocked.looking == 0 {
+            self.blocked.look_ms = now_ms + LOOK_MS;
+            self.look_for_waited();
+        }
+    }
+
+    /// Ask whether there is any of the keys that are waited for.
+    fn look_for_waited(&mut self) {
+        let mut by_place: HashMap<(usize, u16), Vec<Box<[u8]>>, foldhash::fast::RandomState> =
+            HashMap::default();
+        for (endpoint, db, key) in self.blocked.lines.keys() {
+            by_place.entry((*endpoint, *db)).or_default().push(key.clone());
+        }
+        let mut places: Vec<_> = by_place.into_iter().collect();
+        places.sort_unstable(); // a run of the simulation depends on its seed alone
+        for ((endpoint, db), mut keys) in places {
+            keys.sort_unstable();
+            for keys in keys.chunks(LOOK_KEYS) {
+                let Some(key) = self.endpoints.get(endpoint).and_then(|e| e.serve[0]) else { continue };
+                let upstream = &mut self.upstreams[key];
+                if !upstream.is_ready()
+                    || upstream.is_overfull()
+                    || upstream.enter(db, None, self.now.ms) != Entered::Yes
+                {
+                    continue;
+                }
+                let mut bytes = Vec::new();
+                encode::array(&mut bytes, 1 + keys.len());
+                encode::bulk(&mut bytes, b"EXISTS");
+                keys.iter().for_each(|k| encode::bulk(&mut bytes, k));
+                upstream.out.push(&bytes);
+                upstream.expect(Call::Waited { endpoint, db }, self.now.ms);
+                self.blocked.looking += 1;
+                Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+            }
+        }
+    }
+
+    /// Whether there are keys that are waited for.
+    pub(super) fn waited_are_there(&mut self, endpoint: usize, db: u16, reply: Option<Reply<'_>>) {
+        self.blocked.looking = self.blocked.looking.saturating_sub(1);
+        if reply.and_then(Reply::integer).is_none_or(|n| n == 0) {
+            return;
+        }
+        let mut lines: Vec<Waited> =
+            self.blocked.lines.keys().filter(|(e, d, _)| (*e, *d) == (endpoint, db)).cloned().collect();
+        lines.sort_unstable();
+        self.blocked.written.extend(lines.into_iter().map(|line| (line, WAKE_MAX)));
+        self.serve_blocked();
+    }
+
+    /// This member leads no more: who waits here has to wait elsewhere.
+    pub(super) fn move_blocked(&mut self) {
+        let all: Vec<usize> = self.blocked.all.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.unblock_waiter(index, Unblock::Moved);
+        }
+    }
+
+    /// There are other routes: who waits for a key that goes another way now has to ask again.
+    pub(super) fn reroute_blocked(&mut self) {
+        let all: Vec<usize> = self.blocked.all.iter().map(|(index, _)| index).collect();
+        for index in all {
+            let Some(waiter) = self.blocked.all.get(index) else { continue };
+            let slot = waiter.id.slot as usize;
+            if self.group.as_ref().is_some_and(|g| g.local == waiter.place.endpoint)
+                || self.sessions.get(slot).is_none_or(|s| s.id != waiter.id)
+            {
+                continue;
+            }
+            let mut scanner = RequestScanner::default();
+            scanner.scan(&waiter.frame, ANY);
+            let place = self.locate(slot, Some(waiter.command), &scanner.request(&waiter.frame)).ok();
+            let plain = waiter.place.keys.iter().all(|k| k.strip == 0);
+            match place.filter(|p| plain && p.endpoint == waiter.place.endpoint) {
+                Some(place) => self.blocked.all[index].place = place,
+                None => self.unblock_waiter(index, Unblock::Moved),
+            }
+        }
+    }
+}
