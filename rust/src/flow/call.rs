@@ -1,6 +1,6 @@
 //! What awaits a reply on an upstream connection, in the order of the bytes that were queued to it.
 
-use crate::command::Command;
+use crate::command::{Command, Treatment};
 use crate::flow::effect::{Kind, Rule};
 use crate::flow::expiry::ExpiryCall;
 use crate::flow::resync::Step;
@@ -216,7 +216,7 @@ impl Call {
                 call.entry != NO_ENTRY
                     || call.selects
                     || call.replies <= call.items.len()
-                    || call.items.iter().any(TransactionItem::lists_functions)
+                    || call.items.iter().any(|i| i.lists_functions() || i.is_own())
             }
             _ => true,
         }
@@ -293,10 +293,20 @@ impl TransactionItem {
         self.command.is_some_and(|c| c.name == "function|list")
     }
 
+    /// Whether the proxy executes it: what the server executed stood in for it.
+    pub fn is_own(&self) -> bool {
+        self.command.is_some_and(is_own)
+    }
+
     /// Whether it changes the database of what follows.
     pub fn is_select(&self) -> bool {
         self.command.is_some_and(|c| c.name == "select")
     }
+}
+
+/// Whether the proxy executes a command when EXEC was answered. A server can do the others as well, and proves a SELECT.
+pub fn is_own(command: &Command) -> bool {
+    command.treatment == Treatment::Local && !matches!(command.name, "ping" | "echo" | "select" | "unwatch")
 }
 
 /// The command of a call, when it is in the table.

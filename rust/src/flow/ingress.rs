@@ -6,6 +6,7 @@ use crate::command::{Command, Treatment, lookup};
 use crate::resp::{Bounds, Request, RequestScanner, Scanned, encode};
 
 use super::call::UNKNOWN;
+use super::ends::Ends;
 use super::session::{Ending, Peering, Session, Wait};
 use super::store::ADOPT;
 use super::ticket::{SessionId, Ticket};
@@ -38,7 +39,7 @@ pub(super) struct Incoming<'a, 'b> {
 
 impl Engine {
     /// A client has connected. `None`: there are too many; the bytes are for it, then it is to be closed.
-    pub fn session_open(&mut self, listener: usize) -> Result<SessionId, &'static [u8]> {
+    pub fn session_open(&mut self, listener: usize, ends: Ends) -> Result<SessionId, &'static [u8]> {
         let Some(stats) = self.listeners.get(listener).map(|l| &l.stats.count) else {
             return Err(b"-ERR this listener is being closed\r\n");
         };
@@ -52,7 +53,7 @@ impl Engine {
         let entry = self.sessions.vacant_entry();
         let id = SessionId { slot: entry.key() as u32, generation: self.generation };
         let open = self.plan.listeners.get(listener).is_none_or(|l| l.users.is_empty());
-        let session = entry.insert(Session::new(id, listener, open, self.now.ms));
+        let session = entry.insert(Session::new(id, listener, open, ends, self.now.ms));
         if let Some(listener) = self.plan.listeners.get(listener) {
             session.port = listener.port;
             session.consistency = listener.consistency;
@@ -349,12 +350,13 @@ impl Engine {
         }
         let resolved = known.map(|c| c.resolve(request));
         let command = resolved.and_then(Result::ok);
+        let id = command.or(known).map_or(UNKNOWN, |c| c.id);
+        self.sessions[slot].last = id;
         let step = self.dispatch(slot, known, command, incoming);
         if !matches!(step, Step::Stall(_))
             && let Some(session) = self.sessions.get_mut(slot)
         {
             session.active_ms = self.now.ms;
-            let id = command.or(known).map_or(UNKNOWN, |c| c.id);
             if let Some(count) = self.registry.commands.get(usize::from(id)).or(self.registry.commands.last())
             {
                 count.inc();
@@ -408,7 +410,7 @@ impl Engine {
             Some(Treatment::Local) if !session.in_transaction() || is_outside_transactions(known) => {
                 self.local(slot, known, command, incoming)
             }
-            _ if session.in_transaction() => self.queue(slot, command, request),
+            _ if session.in_transaction() => self.queue(slot, known, command, request),
             _ => self.forward(slot, command, incoming),
         }
     }

@@ -1,12 +1,18 @@
 //! What the proxy answers itself: the handshake and the state that Redis keeps for a connection.
 
+use std::borrow::Cow;
+
 use crate::command::{Command, is_word};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
+use super::client::{CLIENT_NAME, is_client_name};
 use super::handshake::{Identity, database};
 use super::ingress::{Incoming, Step, wrong_arity};
 use super::session::{Ending, Session, Wait};
+
+/// A reply was written, or this error is the reply.
+pub(super) type Answered = Result<(), Cow<'static, str>>;
 
 impl Engine {
     /// A command of the session's own state.
@@ -24,10 +30,7 @@ impl Engine {
         match known.map_or("", |c| c.name) {
             "ping" => self.ping(slot, request),
             "echo" => self.answer_now(slot, |out| encode::bulk(out, request.arg(1))),
-            "hello" => self.hello(slot, request),
-            "auth" => self.auth(slot, request),
             "select" => self.select(slot, request),
-            "client" => self.client(slot, command, request),
             "quit" => {
                 let step = self.answer_now(slot, |out| encode::status(out, "OK"));
                 self.sessions[slot].ending = Ending::Draining;
@@ -35,10 +38,36 @@ impl Engine {
             }
             "reset" => self.reset(slot),
             "unwatch" => self.unwatch(slot),
-            "asking" | "readonly" | "readwrite" => {
-                self.refuse(slot, "ERR This instance has cluster support disabled")
+            _ => {
+                let mut reply = Vec::new();
+                self.own_command(slot, known, command, request, &mut reply);
+                if reply.first() == Some(&b'-')
+                    && let Some(listener) = self.listeners.get(self.sessions[slot].listener)
+                {
+                    listener.stats.count.downstream_rq_error.inc();
+                }
+                self.answer_now(slot, |out| out.extend_from_slice(&reply))
             }
-            name => self.unsupported(slot, name),
+        }
+    }
+
+    /// A command that no server has to hear of. Its reply goes to `out`, so that it can be one of EXEC's as well.
+    pub(super) fn own_command(
+        &mut self,
+        slot: usize,
+        known: Option<&'static Command>,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let done = match known.map_or("", |c| c.name) {
+            "hello" => self.hello(slot, request, out),
+            "auth" => self.auth(slot, request, out),
+            "client" => self.client(slot, command, request, out),
+            _ => Err("ERR This instance has cluster support disabled".into()), // ASKING, READONLY, READWRITE
+        };
+        if let Err(text) = done {
+            encode::error(out, &text);
         }
     }
 
@@ -72,6 +101,7 @@ impl Engine {
         session.authenticated = open;
         if let Some(extra) = &mut session.extra {
             extra.name.clear();
+            extra.user.clear();
             extra.transaction = None;
             if let Some(last) = extra.muted.back_mut() {
                 last.1 = last.1.min(session.issued);
@@ -81,16 +111,15 @@ impl Engine {
     }
 
     /// `HELLO [version [AUTH user password] [SETNAME name]]` (redis.io, HELLO).
-    fn hello(&mut self, slot: usize, request: &Request<'_>) -> Step {
+    fn hello(&mut self, slot: usize, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
         let mut version = self.sessions[slot].resp;
-        let mut login = None;
-        let mut name = None;
+        let (mut login, mut name) = (None, None);
         if request.len() > 1 {
             version = match parse_integer(request.arg(1)) {
-                None => return self.refuse(slot, "ERR Protocol version is not an integer or out of range"),
+                None => return Err("ERR Protocol version is not an integer or out of range".into()),
                 Some(2) => 2,
                 Some(3) => 3,
-                Some(_) => return self.refuse(slot, "NOPROTO unsupported protocol version"),
+                Some(_) => return Err("NOPROTO unsupported protocol version".into()),
             };
         }
         let mut i = 2;
@@ -100,32 +129,26 @@ impl Engine {
                 login = Some((request.arg(i + 1), request.arg(i + 2)));
                 i += 3;
             } else if is_word(request.arg(i), "SETNAME") && left >= 1 {
+                if !is_client_name(request.arg(i + 1)) {
+                    return Err(CLIENT_NAME.into());
+                }
                 name = Some(request.arg(i + 1));
                 i += 2;
             } else {
-                let text =
-                    format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(request.arg(i)));
-                return self.refuse(slot, &text);
+                let option = String::from_utf8_lossy(request.arg(i));
+                return Err(format!("ERR Syntax error in HELLO option '{option}'").into());
             }
         }
         if let Some((user, password)) = login {
-            if let Err(text) = self.check_login(slot, Some(user), password) {
-                return self.refuse(slot, text);
-            }
-            self.sessions[slot].authenticated = true;
+            self.log_in(slot, Some(user), password)?;
         }
         if !self.sessions[slot].authenticated {
-            return self.refuse(
-                slot,
-                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
-                 the same time",
-            );
+            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
+                        AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+                        version at the same time"
+                .into());
         }
         if let Some(name) = name {
-            if !is_client_name(name) {
-                return self.refuse(slot, CLIENT_NAME);
-            }
             self.sessions[slot].extra().name = name.to_vec();
         }
         let server = self.server_version(slot);
@@ -133,26 +156,24 @@ impl Engine {
         session.resp = version;
         let id = session.id.generation.get();
         self.speak_privately(slot);
-        self.answer_now(slot, |out| {
-            let resp3 = version == 3;
-            encode::map(out, 7, resp3);
-            let mut text = |name: &str, value: &str| {
-                encode::bulk(out, name.as_bytes());
-                encode::bulk(out, value.as_bytes());
-            };
-            text("server", "redis");
-            text("version", &server);
-            for (name, value) in [("proto", i64::from(version)), ("id", i64::from(id))] {
-                encode::bulk(out, name.as_bytes());
-                encode::integer(out, value);
-            }
-            for (name, value) in [("mode", "standalone"), ("role", "master")] {
-                encode::bulk(out, name.as_bytes());
-                encode::bulk(out, value.as_bytes());
-            }
-            encode::bulk(out, b"modules");
-            encode::array(out, 0);
-        })
+        encode::map(out, 7, version == 3);
+        let mut text = |name: &str, value: &str| {
+            encode::bulk(out, name.as_bytes());
+            encode::bulk(out, value.as_bytes());
+        };
+        text("server", "redis");
+        text("version", &server);
+        for (name, value) in [("proto", i64::from(version)), ("id", i64::from(id))] {
+            encode::bulk(out, name.as_bytes());
+            encode::integer(out, value);
+        }
+        for (name, value) in [("mode", "standalone"), ("role", "master")] {
+            encode::bulk(out, name.as_bytes());
+            encode::bulk(out, value.as_bytes());
+        }
+        encode::bulk(out, b"modules");
+        encode::array(out, 0);
+        Ok(())
     }
 
     /// The version of a Redis behind the session's listener; the minimum that is supported while none is known.
@@ -170,19 +191,25 @@ impl Engine {
         identities.find(|i| !i.version.is_empty())
     }
 
-    fn auth(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        let login = match request.len() {
-            2 => self.check_login(slot, None, request.arg(1)),
-            3 => self.check_login(slot, Some(request.arg(1)), request.arg(2)),
-            _ => Err("ERR syntax error"),
-        };
-        match login {
-            Ok(()) => {
-                self.sessions[slot].authenticated = true;
-                self.answer_now(slot, |out| encode::status(out, "OK"))
-            }
-            Err(text) => self.refuse(slot, text),
+    fn auth(&mut self, slot: usize, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
+        match request.len() {
+            2 => self.log_in(slot, None, request.arg(1))?,
+            3 => self.log_in(slot, Some(request.arg(1)), request.arg(2))?,
+            _ => return Err("ERR syntax error".into()),
         }
+        encode::status(out, "OK");
+        Ok(())
+    }
+
+    fn log_in(&mut self, slot: usize, user: Option<&[u8]>, password: &[u8]) -> Answered {
+        self.check_login(slot, user, password)?;
+        let session = &mut self.sessions[slot];
+        session.authenticated = true;
+        let user = user.filter(|name| *name != b"default").unwrap_or_default();
+        if !user.is_empty() || session.extra.is_some() {
+            session.extra().user = user.to_vec();
+        }
+        Ok(())
     }
 
     fn check_login(&self, slot: usize, user: Option<&[u8]>, password: &[u8]) -> Result<(), &'static str> {
@@ -270,150 +297,6 @@ impl Engine {
         let endpoint = self.listeners.get(session.listener)?.routes.last()?.by_endpoint.first()?.endpoint;
         self.endpoints.get(endpoint)?.serve[0].filter(|&u| self.upstreams.contains(u))
     }
-
-    fn client(&mut self, slot: usize, command: Option<&'static Command>, request: &Request<'_>) -> Step {
-        let sub = request.arg(1).to_ascii_uppercase();
-        let n = request.len();
-        let id = i64::from(self.sessions[slot].id.generation.get());
-        match (sub.as_slice(), n) {
-            (b"ID", 2) => self.answer_now(slot, |out| encode::integer(out, id)),
-            (b"SETNAME", 3) if !is_client_name(request.arg(2)) => self.refuse(slot, CLIENT_NAME),
-            (b"SETNAME", 3) => {
-                self.sessions[slot].extra().name = request.arg(2).to_vec();
-                self.answer_now(slot, |out| encode::status(out, "OK"))
-            }
-            (b"GETNAME", 2) => {
-                let session = &self.sessions[slot];
-                let resp3 = session.resp == 3;
-                let name = session.extra.as_ref().map(|e| e.name.clone()).unwrap_or_default();
-                self.answer_now(slot, |out| {
-                    if name.is_empty() { encode::nil(out, resp3) } else { encode::bulk(out, &name) }
-                })
-            }
-            (b"SETINFO", 4) => self.client_setinfo(slot, request),
-            (b"INFO", 2) => {
-                let line = self.client_line(&self.sessions[slot]);
-                self.answer_now(slot, |out| encode::bulk(out, line.as_bytes()))
-            }
-            (b"LIST", 2) => {
-                let lines: String = self.sessions.iter().map(|(_, s)| self.client_line(s)).collect();
-                self.answer_now(slot, |out| encode::bulk(out, lines.as_bytes()))
-            }
-            (b"REPLY", 3) => self.client_reply(slot, request),
-            (b"NO-EVICT" | b"NO-TOUCH", 3)
-                if is_word(request.arg(2), "ON") || is_word(request.arg(2), "OFF") =>
-            {
-                self.answer_now(slot, |out| encode::status(out, "OK"))
-            }
-            (b"NO-EVICT" | b"NO-TOUCH", 3) => self.refuse(slot, "ERR syntax error"),
-            (b"TRACKING", 3) if is_word(request.arg(2), "OFF") => {
-                self.answer_now(slot, |out| encode::status(out, "OK"))
-            }
-            (b"GETREDIR", 2) => self.answer_now(slot, |out| encode::integer(out, -1)),
-            (b"KILL", 4) if is_word(request.arg(2), "ID") => self.client_kill(slot, request.arg(3)),
-            _ => match command {
-                Some(command) => self.unsupported(slot, command.name),
-                None => {
-                    let text = format!(
-                        "ERR unknown subcommand '{}'. Try CLIENT HELP.",
-                        String::from_utf8_lossy(request.arg(1).get(..128).unwrap_or(request.arg(1)))
-                    );
-                    self.refuse(slot, &text)
-                }
-            },
-        }
-    }
-
-    fn client_setinfo(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        let value = request.arg(3);
-        if !is_client_name(value) {
-            let what = String::from_utf8_lossy(request.arg(2)).to_lowercase();
-            return self
-                .refuse(slot, &format!("ERR {what} cannot contain spaces, newlines or special characters."));
-        }
-        let extra = self.sessions[slot].extra();
-        if is_word(request.arg(2), "LIB-NAME") {
-            extra.library = value.to_vec();
-        } else if is_word(request.arg(2), "LIB-VER") {
-            extra.library_version = value.to_vec();
-        } else {
-            let text = format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(request.arg(2)));
-            return self.refuse(slot, &text);
-        }
-        self.answer_now(slot, |out| encode::status(out, "OK"))
-    }
-
-    /// `CLIENT REPLY ON|OFF|SKIP`: the commands concerned are settled like any other, their replies not written.
-    fn client_reply(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        let session = &mut self.sessions[slot];
-        let next = session.issued;
-        let muted = &mut session.extra().muted;
-        let is_off = muted.back().is_some_and(|&(_, to)| to == u64::MAX);
-        if is_word(request.arg(2), "ON") {
-            if let Some(last) = muted.back_mut() {
-                last.1 = last.1.min(next);
-            }
-            self.answer_now(slot, |out| encode::status(out, "OK"))
-        } else if is_word(request.arg(2), "OFF") {
-            if !is_off {
-                muted.push_back((next, u64::MAX));
-            }
-            self.answer_now(slot, |_| {})
-        } else if is_word(request.arg(2), "SKIP") {
-            if !is_off {
-                muted.push_back((next, next + 2));
-            }
-            self.answer_now(slot, |_| {})
-        } else {
-            self.refuse(slot, "ERR syntax error")
-        }
-    }
-
-    fn client_kill(&mut self, slot: usize, id: &[u8]) -> Step {
-        let Some(wanted) = parse_integer(id).filter(|&n| n > 0) else {
-            return self.refuse(slot, "ERR client-id should be greater than 0");
-        };
-        let found =
-            self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == wanted).map(|(k, _)| k);
-        // A member ends its own predecessor; the number may be one of another process.
-        let kind = |slot: usize| self.sessions.get(slot).map(|s| std::mem::discriminant(&s.peering));
-        let found = found.filter(|other| kind(*other) == kind(slot));
-        let step = self.answer_now(slot, |out| encode::integer(out, i64::from(found.is_some())));
-        match found {
-            Some(me) if me == slot => self.sessions[slot].ending = Ending::Draining,
-            Some(other) => self.close_session(other),
-            None => {}
-        }
-        step
-    }
-
-    /// A session as `CLIENT LIST` shows it: the fields that the proxy knows.
-    fn client_line(&self, session: &Session) -> String {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let extra = session.extra.as_deref();
-        let queued = extra.and_then(|e| e.transaction.as_ref()).map_or(-1, |t| t.items.len() as i64);
-        format!(
-            "id={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={queued} qbuf={} obl={} user=default \
-             redir=-1 resp={} lib-name={} lib-ver={}\n",
-            session.id.generation,
-            extra.map(|e| text(&e.name)).unwrap_or_default(),
-            (self.now.ms.saturating_sub(session.since_ms)) / 1000,
-            (self.now.ms.saturating_sub(session.active_ms)) / 1000,
-            if queued >= 0 { "x" } else { "N" },
-            session.db,
-            session.input.len(),
-            session.unread(),
-            session.resp,
-            extra.map(|e| text(&e.library)).unwrap_or_default(),
-            extra.map(|e| text(&e.library_version)).unwrap_or_default(),
-        )
-    }
-}
-
-const CLIENT_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
-
-fn is_client_name(name: &[u8]) -> bool {
-    name.iter().all(|b| (b'!'..=b'~').contains(b))
 }
 
 /// Compare without telling by the time where the difference is.

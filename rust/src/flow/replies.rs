@@ -88,14 +88,22 @@ impl Engine {
                 return;
             }
             call.give_up_effect();
+            if let Call::Transaction(of) = call
+                && of.items.iter().any(TransactionItem::is_own)
+                && let Some(ticket) = of.ticket.take()
+            {
+                let text = "INDOUBT EXEC's reply is larger than max_output; what the proxy itself was to do was not done";
+                self.settle(ticket, |out| encode::error(out, text));
+            }
         }
-        let owner = call.ticket().map(|t| (t.session(), t.number()));
+        let call = self.upstreams[key].calls.front();
+        let owner = call.and_then(Call::ticket).map(|t| (t.session(), t.number()));
         let client = owner.and_then(|(id, number)| {
             let session = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id)?;
             session.slow_down();
             Some((session.is_muted(number), session.may_stream(number), id))
         });
-        upstream.stream = match client {
+        self.upstreams[key].stream = match client {
             Some((false, true, id)) => Stream::To(id),
             Some((false, false, _)) => return, // it is not its turn yet
             Some((true, ..)) | None => Stream::Discard,
@@ -300,13 +308,20 @@ impl Engine {
         let needed = self.need_of(key, call.ticket.as_ref(), &rules);
         let Some(ticket) = call.ticket.take() else { return };
         let lists = call.items.iter().any(TransactionItem::lists_functions);
+        let executed = !reply.is_error() && !reply.is_nil();
+        let own = self.run_own(&ticket, executed);
         self.answer_when_safe(ticket, needed, |out| {
-            if !lists || reply.is_error() || reply.is_nil() {
+            if !(executed && (lists || !own.is_empty())) {
                 return out.extend_from_slice(reply.bytes());
             }
+            let mut own = own.iter();
             encode::array(out, reply.elem_count());
             for (item, element) in call.items.iter().zip(reply.elements()) {
-                if item.lists_functions() {
+                if item.is_own()
+                    && let Some(reply) = own.next()
+                {
+                    out.extend_from_slice(reply);
+                } else if item.lists_functions() {
                     without_markers(element, out);
                 } else {
                     out.extend_from_slice(element.bytes());

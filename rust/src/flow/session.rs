@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use crate::command::Command;
 use crate::resp::RequestScanner;
 
+use super::call::UNKNOWN;
+use super::ends::Ends;
 use super::private::Private;
 use super::ticket::{SessionId, Ticket};
 use crate::plan::spec::{Consistency, Port};
@@ -96,6 +98,10 @@ pub struct Queued {
     pub marks: u32,
     /// It has a SELECT.
     pub selects: bool,
+    /// The frames of those that the proxy executes itself; what is in `bytes` only stands in for them.
+    pub own: Vec<Box<[u8]>>,
+    /// Bytes in `own`.
+    pub own_bytes: usize,
     /// The plan that its commands were placed by.
     pub generation: u64,
 }
@@ -105,6 +111,8 @@ pub struct Queued {
 pub struct Extra {
     /// `CLIENT SETNAME`.
     pub name: Vec<u8>,
+    /// Who has logged in; empty: the default user.
+    pub user: Vec<u8>,
     /// `CLIENT SETINFO LIB-NAME`.
     pub library: Vec<u8>,
     /// `CLIENT SETINFO LIB-VER`.
@@ -115,6 +123,8 @@ pub struct Extra {
     pub transaction: Option<Queued>,
     /// Its own connection.
     pub private: Option<Private>,
+    /// What the proxy itself does when the EXEC of this number is answered: the frames of those commands.
+    pub own: Option<(u64, Vec<Box<[u8]>>)>,
     /// Replies that are ahead of their turn.
     pub parked: VecDeque<(u64, Vec<u8>)>,
     /// Their bytes.
@@ -144,6 +154,12 @@ pub struct Session {
     pub db: u16,
     /// Whether it may send commands.
     pub authenticated: bool,
+    /// `CLIENT NO-EVICT ON`.
+    pub spared: bool,
+    /// Its last command, or [`UNKNOWN`].
+    pub last: u16,
+    /// Where it comes from.
+    pub ends: Ends,
     /// How it ends.
     pub ending: Ending,
     /// Why it does not go on.
@@ -192,7 +208,7 @@ pub struct Session {
 
 impl Session {
     /// A client that has just come.
-    pub fn new(id: SessionId, listener: usize, authenticated: bool, now_ms: u64) -> Self {
+    pub fn new(id: SessionId, listener: usize, authenticated: bool, ends: Ends, now_ms: u64) -> Self {
         Self {
             id,
             listener,
@@ -202,6 +218,9 @@ impl Session {
             resp: 2,
             db: 0,
             authenticated,
+            spared: false,
+            last: UNKNOWN,
+            ends,
             ending: Ending::Open,
             wait: Wait::Nothing,
             dirty: false,
@@ -249,8 +268,11 @@ impl Session {
 
     /// Bytes it holds: input, output, a transaction being queued.
     pub fn held(&self) -> usize {
-        let queued =
-            self.extra.as_ref().and_then(|e| e.transaction.as_ref()).map_or(0, |t| t.bytes.capacity());
+        let queued = self
+            .extra
+            .as_ref()
+            .and_then(|e| e.transaction.as_ref())
+            .map_or(0, |t| t.bytes.capacity() + t.own_bytes);
         let parked = self.extra.as_ref().map_or(0, |e| e.parked_bytes);
         self.input.capacity() + self.output.capacity() + queued + parked
     }

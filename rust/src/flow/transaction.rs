@@ -1,11 +1,11 @@
 //! MULTI, EXEC, DISCARD. Commands are queued in the session, checked as Redis checks them, and leave as one contiguous
 //! `MULTI … EXEC`: a transaction never reaches a shared connection incomplete.
 
-use crate::command::{Command, Flags, KeysResult, Treatment, keys, needs_private};
-use crate::resp::{Request, RequestScanner, Scanned, encode};
+use crate::command::{Command, Flags, KeysResult, Treatment, is_word, keys, lookup, needs_private};
+use crate::resp::{Request, RequestScanner, Scanned, encode, parse_integer};
 
 use super::Engine;
-use super::call::{Call, NO_ENTRY, TransactionCall, TransactionItem};
+use super::call::{Call, NO_ENTRY, TransactionCall, TransactionItem, is_own};
 use super::copy::copies_behind;
 use super::effect::{self, Rule};
 use super::ingress::Step;
@@ -15,11 +15,15 @@ use super::private::is_harmless_in_transaction;
 use super::repair::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
+use super::ticket::Ticket;
 
 /// `MULTI` on the wire.
 pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 /// `EXEC` on the wire.
 pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+/// What a server executes in place of a command of the proxy's own.
+const STANDS_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+const TOO_LARGE: &str = "ERR the transaction is larger than max_request";
 
 impl Engine {
     /// MULTI, EXEC or DISCARD.
@@ -51,9 +55,15 @@ impl Engine {
     pub(super) fn queue(
         &mut self,
         slot: usize,
+        known: Option<&'static Command>,
         command: Option<&'static Command>,
         request: &Request<'_>,
     ) -> Step {
+        if let Some(known) = known.filter(|k| is_own(k))
+            && (command.is_some() || super::client::is_newer(request))
+        {
+            return self.queue_own(slot, known, request);
+        }
         if let Some(command) = command {
             let name = command.name;
             if name == "watch" {
@@ -64,13 +74,6 @@ impl Engine {
                 return self.refuse_queueing(slot, "ERR Command not allowed inside a transaction");
             }
             match command.treatment {
-                Treatment::Local if !matches!(name, "ping" | "echo" | "select" | "unwatch") => {
-                    let text = format!(
-                        "ERR '{}' inside MULTI is not possible through redisha yet",
-                        name.replace('|', " ")
-                    );
-                    return self.refuse_queueing(slot, &text);
-                }
                 _ if needs_private(command, request) && !harmless => return self.unsupported(slot, name),
                 _ => {}
             }
@@ -80,6 +83,48 @@ impl Engine {
         {
             return self.refuse_queueing(slot, &text);
         }
+        self.queue_placed(slot, command, request)
+    }
+
+    /// A command that the proxy executes itself when EXEC was answered. Until then a PING stands in for it, so that each
+    /// command of the transaction has its reply.
+    fn queue_own(&mut self, slot: usize, known: &'static Command, request: &Request<'_>) -> Step {
+        let changes_protocol = known.name == "hello"
+            && matches!(parse_integer(request.arg(1)), Some(v @ 2..=3) if v != i64::from(self.sessions[slot].resp));
+        if changes_protocol {
+            let text =
+                "ERR HELLO inside MULTI cannot change the protocol through redisha: send it before MULTI";
+            return self.refuse_queueing(slot, text);
+        }
+        let silences = ["OFF", "SKIP"].iter().any(|word| is_word(request.arg(2), word));
+        if known.name == "client" && is_word(request.arg(1), "REPLY") && silences {
+            let text = "ERR CLIENT REPLY OFF and SKIP inside MULTI would break EXEC's reply: send them outside of it";
+            return self.refuse_queueing(slot, text);
+        }
+        let max = self.limits.max_request;
+        let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
+        if queued.bytes.len() + queued.own_bytes + request.frame.len() > max {
+            return self.refuse_queueing(slot, TOO_LARGE);
+        }
+        let before = queued.items.len();
+        let mut scanner = RequestScanner::default();
+        scanner.scan(STANDS_IN, ANY);
+        let step = self.queue_placed(slot, Some(known), &scanner.request(STANDS_IN));
+        if let Some(queued) = self.sessions[slot].transaction()
+            && queued.items.len() > before
+        {
+            queued.own.push(request.frame.into());
+            queued.own_bytes += request.frame.len();
+        }
+        step
+    }
+
+    fn queue_placed(
+        &mut self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Step {
         let grouped = self.is_in_group(slot);
         let placed = if grouped {
             self.place_in_group(slot, command)
@@ -105,8 +150,8 @@ impl Engine {
         let frame = place.stripped(request);
         let max = self.limits.max_request;
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
-        if queued.bytes.len() + request.frame.len() > max {
-            return self.refuse_queueing(slot, "ERR the transaction is larger than max_request");
+        if queued.bytes.len() + queued.own_bytes + request.frame.len() > max {
+            return self.refuse_queueing(slot, TOO_LARGE);
         }
         // A command without keys joins whatever endpoint the keys decide.
         // (In a group it is sent as a whole to whoever leads by then.)
@@ -220,22 +265,54 @@ impl Engine {
                 return step;
             }
         };
-        let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
+        self.send_queued(slot, endpoint, key)
+    }
+
+    /// Send what is queued, on this connection.
+    fn send_queued(&mut self, slot: usize, endpoint: usize, key: usize) -> Step {
+        let session = &mut self.sessions[slot];
+        let number = session.issued;
+        let Some(mut queued) = session.extra().transaction.take() else { return Step::Done };
+        let own = std::mem::take(&mut queued.own);
+        let changes = queued.selects || !own.is_empty();
+        session.extra().own = (!own.is_empty()).then_some((number, own));
         self.send_transaction(slot, endpoint, key, &queued);
-        // Which database follows is known with the reply.
-        if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done }
+        // What the session is afterwards is known with the reply.
+        if changes { Step::Taken(Wait::Quiet) } else { Step::Done }
+    }
+
+    /// EXEC has been answered: do what the proxy itself does of it. Gives those replies, none if nothing was executed.
+    pub(super) fn run_own(&mut self, ticket: &Ticket, executed: bool) -> Vec<Vec<u8>> {
+        let slot = ticket.session().slot as usize;
+        let Some(extra) = self.session(ticket.session()).and_then(|s| s.extra.as_deref_mut()) else {
+            return Vec::new();
+        };
+        let Some((_, frames)) = extra.own.take_if(|(number, _)| *number == ticket.number()) else {
+            return Vec::new();
+        };
+        let mut scanner = RequestScanner::default();
+        let mut run = |frame: &[u8]| {
+            let mut reply = Vec::new();
+            if let Scanned::Frame(_) = scanner.scan(frame, ANY) {
+                let request = scanner.request(frame);
+                let known = lookup(request.arg(0));
+                let command = known.and_then(|k| k.resolve(&request).ok());
+                self.own_command(slot, known, command, &request, &mut reply);
+            }
+            reply
+        };
+        if executed { frames.iter().map(|frame| run(frame)).collect() } else { Vec::new() }
     }
 
     /// EXEC where keys are being watched: on the connection that watches them, and only if it still does.
     fn exec_watched(&mut self, slot: usize, endpoint: Option<usize>) -> Step {
         let step = match self.enter_watched(slot, endpoint) {
             Ok(Some(key)) => {
-                let Some(queued) = self.sessions[slot].extra().transaction.take() else { return Step::Done };
-                self.send_transaction(slot, self.upstreams[key].endpoint, key, &queued);
+                let step = self.send_queued(slot, self.upstreams[key].endpoint, key);
                 if let Some(private) = self.sessions[slot].private() {
                     private.watching = false;
                 }
-                return if queued.selects { Step::Taken(Wait::Quiet) } else { Step::Done };
+                return step;
             }
             Ok(None) => {
                 let resp3 = self.sessions[slot].resp == 3;

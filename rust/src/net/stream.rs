@@ -1,6 +1,7 @@
 //! A connected socket, TCP or unix.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -72,6 +73,14 @@ impl Stream {
         socket.set_tcp_nodelay(true)?;
         keep_alive(&socket)?;
         Ok(Self::Tcp(stream))
+    }
+
+    /// The other side's address and this one's, where they have one.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Read into `buffer`.

@@ -28,6 +28,22 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// `~n\r\n` in RESP3, an array in RESP2: `n` members follow.
+pub fn set(out: &mut Vec<u8>, n: usize, resp3: bool) {
+    head(out, if resp3 { b'~' } else { b'*' }, n);
+}
+
+/// Text for people: a verbatim string in RESP3, a bulk string in RESP2.
+pub fn verbatim(out: &mut Vec<u8>, text: &str, resp3: bool) {
+    if !resp3 {
+        return bulk(out, text.as_bytes());
+    }
+    head(out, b'=', text.len() + 4);
+    out.extend_from_slice(b"txt:");
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// An integer.
 pub fn integer(out: &mut Vec<u8>, n: i64) {
     out.push(b':');

@@ -4,9 +4,9 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::{Engine, Event, Intent, Now, REGION_BYTES, SLICES, SessionId};
+use crate::flow::{Ends, Engine, Event, Intent, Now, REGION_BYTES, SLICES, SessionId};
 use crate::net::{Bound, FileMemory, Interest, Io, Poller, Ready, Stream, boot_id, remove_files, words};
-use crate::plan::Plan;
+use crate::plan::{Address, Plan};
 use crate::stats::Registry;
 
 use super::clock::Clock;
@@ -255,7 +255,8 @@ impl<'a> Worker<'a> {
             match bound.accept() {
                 Ok(stream) => {
                     let listener = self.plan.listeners.iter().position(|l| l.name == bound.listener);
-                    self.welcome(stream, listener.unwrap_or(usize::MAX));
+                    let ends = ends(&stream, &bound.address);
+                    self.welcome(stream, listener.unwrap_or(usize::MAX), ends);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -269,8 +270,8 @@ impl<'a> Worker<'a> {
         self.accept_at = now.ms; // there may be more
     }
 
-    fn welcome(&mut self, mut stream: Stream, listener: usize) {
-        let id = match self.engine.session_open(listener) {
+    fn welcome(&mut self, mut stream: Stream, listener: usize, ends: Ends) {
+        let id = match self.engine.session_open(listener, ends) {
             Ok(id) => id,
             Err(last_words) => {
                 stream.write(last_words);
@@ -508,7 +509,7 @@ impl<'a> Worker<'a> {
         });
     }
 
-    fn connect(&mut self, key: usize, epoch: u32, address: &crate::plan::Address, dead_after_ms: u64) {
+    fn connect(&mut self, key: usize, epoch: u32, address: &Address, dead_after_ms: u64) {
         let opened = Stream::connect(address, Duration::from_millis(dead_after_ms)).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poller.add(&mut stream, upstream_token(key, epoch), interest)?;
@@ -538,6 +539,15 @@ impl<'a> Worker<'a> {
             self.tell("lost", replica, format!("{effects} effects were not delivered when the drain ended"));
         }
         self.tell("drained", String::new(), detail);
+    }
+}
+
+/// Where a client comes from and came in.
+fn ends(stream: &Stream, bound: &Address) -> Ends {
+    match (stream.addresses(), bound) {
+        (Some((remote, local)), _) => Ends::tcp(remote, local),
+        (None, Address::Unix(path)) => Ends::unix(path),
+        (None, Address::Tcp(_)) => Ends::default(), // it is gone again
     }
 }
 

@@ -67,7 +67,7 @@ impl World {
         let id = self.next_link;
         self.next_link += 1;
         let member = self.member(index);
-        let Ok(session) = member.engine().session_open(0) else { return };
+        let Ok(session) = member.engine().session_open(0, Ends::default()) else { return };
         let socket = super::member::SessionSocket {
             id: session,
             link: id,

@@ -3,7 +3,7 @@
 
 use std::io::IoSlice;
 
-use redisha_core::flow::{Intent, SLICES, SessionId};
+use redisha_core::flow::{Ends, Intent, SLICES, SessionId};
 use redisha_core::plan::Address;
 
 use super::council::Order;
@@ -388,7 +388,7 @@ impl World {
             self.next_link += 1;
             if let To::Member(host) = to {
                 let other = self.member(host);
-                let Ok(session) = other.engine().session_open(1) else { return };
+                let Ok(session) = other.engine().session_open(1, Ends::default()) else { return };
                 let fresh = SessionSocket {
                     id: session,
                     link: id,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use redisha_core::flow::{Engine, Now, SessionId};
+use redisha_core::flow::{Ends, Engine, Now, SessionId};
 use redisha_core::stats::Registry;
 
 use super::care::Refill;
@@ -229,7 +229,7 @@ impl World {
 
     /// A client connects.
     pub fn welcome(&mut self) {
-        let Ok(id) = self.engine.session_open(0) else { return };
+        let Ok(id) = self.engine.session_open(0, Ends::default()) else { return };
         let name = self.next_client;
         self.next_client += 1;
         let reading = match self.rng.below(16) {
