@@ -22,7 +22,7 @@ pub use expiry::Expiry;
 pub use flags::Flags;
 pub use keys::{KeyShape, KeysResult, first_key, keys, needs_private, other_db};
 pub use lookup::lookup;
-pub use options::{is_word, option_at};
+pub use options::{is_word, option_at, quoted};
 
 use crate::resp::Request;
 

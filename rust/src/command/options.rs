@@ -1,5 +1,7 @@
 //! Reading a command's options as Redis does.
 
+use std::borrow::Cow;
+
 use crate::resp::Request;
 
 /// Whether an argument is an option's word, as Redis compares it: in any case, and only up to a zero byte.
@@ -7,6 +9,12 @@ use crate::resp::Request;
 pub fn is_word(arg: &[u8], word: &str) -> bool {
     let (head, rest) = arg.split_at_checked(word.len()).unwrap_or((&[], b"!"));
     rest.first().is_none_or(|next| *next == 0) && head.eq_ignore_ascii_case(word.as_bytes())
+}
+
+/// An argument as Redis quotes it in an error: up to a zero byte, and 128 bytes of it.
+pub fn quoted(arg: &[u8]) -> Cow<'_, str> {
+    let arg = arg.get(..128).unwrap_or(arg);
+    String::from_utf8_lossy(arg.split(|b| *b == 0).next().unwrap_or_default())
 }
 
 /// Where an option's word stands, walking options from argument `from` on. `words` names each option that may come

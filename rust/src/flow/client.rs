@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::command::{Command, by_id, is_word};
+use crate::command::{Command, by_id, is_word, quoted};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
@@ -11,10 +11,9 @@ use super::call::UNKNOWN;
 use super::ends::Ends;
 use super::ingress::wrong_arity;
 use super::local::Answered;
+use super::pause::Extent;
 use super::session::{Ending, Session};
 
-pub(super) const CLIENT_NAME: &str =
-    "ERR Client names cannot contain spaces, newlines or special characters.";
 const SYNTAX: &str = "ERR syntax error";
 const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
 
@@ -127,9 +126,8 @@ impl Engine {
                 Some(extra) => encode::bulk(out, &extra.name),
                 None => encode::nil(out, resp3),
             },
-            b"setname" if !is_client_name(request.arg(2)) => return Err(CLIENT_NAME.into()),
             b"setname" => {
-                session.extra().name = request.arg(2).to_vec();
+                self.set_name(slot, request.arg(2))?;
                 encode::status(out, "OK");
             }
             b"info" => encode::verbatim(out, &self.line(slot, Some((slot, request))), resp3),
@@ -164,6 +162,11 @@ impl Engine {
                     .into());
             }
             b"getredir" => encode::integer(out, -1),
+            b"pause" => self.client_pause(request, out)?,
+            b"unpause" => {
+                self.unpause();
+                encode::status(out, "OK");
+            }
             b"unblock" => self.client_unblock(request, out)?,
             b"help" => {
                 encode::array(out, HELP.len());
@@ -171,6 +174,14 @@ impl Engine {
             }
             _ => return Err(unknown(request)),
         }
+        Ok(())
+    }
+
+    pub(super) fn set_name(&mut self, slot: usize, name: &[u8]) -> Answered {
+        if !is_client_name(name) {
+            return Err("ERR Client names cannot contain spaces, newlines or special characters.".into());
+        }
+        self.sessions[slot].extra().name = name.to_vec();
         Ok(())
     }
 
@@ -261,7 +272,7 @@ impl Engine {
                 filter.local = Some(value);
             } else if is_word(option, "USER") {
                 if !self.has_user(slot, value) {
-                    return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(value)).into());
+                    return Err(format!("ERR No such user '{}'", quoted(value)).into());
                 }
                 filter.user = Some(value);
             } else if is_word(option, "MAXAGE") {
@@ -311,6 +322,22 @@ impl Engine {
             return Err(SYNTAX.into());
         }
         Err("ERR 'client tracking' needs a connection of its own, which this version of redisha does not give yet".into())
+    }
+
+    /// `CLIENT PAUSE milliseconds [WRITE|ALL]`.
+    fn client_pause(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
+        let extent = match request.len() {
+            3 => Extent::All,
+            4 if is_word(request.arg(3), "ALL") => Extent::All,
+            4 if is_word(request.arg(3), "WRITE") => Extent::Writes,
+            4 => return Err("ERR CLIENT PAUSE mode must be WRITE or ALL".into()),
+            _ => return Err(unknown_or_arity(request)),
+        };
+        let ms = parse_integer(request.arg(2)).ok_or("ERR timeout is not an integer or out of range")?;
+        let ms = u64::try_from(ms).map_err(|_| "ERR timeout is negative")?;
+        self.pause_sessions(extent, ms);
+        encode::status(out, "OK");
+        Ok(())
     }
 
     /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`.
@@ -414,7 +441,7 @@ fn kind_named(name: &[u8]) -> Result<Kind, String> {
         ("MASTER", Kind::Master),
     ];
     let found = kinds.iter().find(|(word, _)| is_word(name, word)).map(|(_, kind)| *kind);
-    found.ok_or_else(|| format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)))
+    found.ok_or_else(|| format!("ERR Unknown client type '{}'", quoted(name)))
 }
 
 fn flags(session: &Session) -> String {
@@ -431,12 +458,13 @@ fn flags(session: &Session) -> String {
 
 fn client_setinfo(session: &mut Session, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
     let (option, value) = (request.arg(2), request.arg(3));
-    let shown = || String::from_utf8_lossy(option).into_owned();
     if !is_word(option, "LIB-NAME") && !is_word(option, "LIB-VER") {
-        return Err(format!("ERR Unrecognized option '{}'", shown()).into());
+        return Err(format!("ERR Unrecognized option '{}'", quoted(option)).into());
     }
     if !is_client_name(value) {
-        return Err(format!("ERR {} cannot contain spaces, newlines or special characters.", shown()).into());
+        return Err(
+            format!("ERR {} cannot contain spaces, newlines or special characters.", quoted(option)).into()
+        );
     }
     let extra = session.extra();
     *if is_word(option, "LIB-NAME") { &mut extra.library } else { &mut extra.library_version } =
@@ -480,20 +508,18 @@ pub(super) fn is_newer(request: &Request<'_>) -> bool {
     is_word(request.arg(0), "CLIENT") && newer_arity(request) == Some(request.len())
 }
 
-pub(super) fn is_client_name(name: &[u8]) -> bool {
+fn is_client_name(name: &[u8]) -> bool {
     name.iter().all(|b| (b'!'..=b'~').contains(b))
 }
 
 fn unknown(request: &Request<'_>) -> Cow<'static, str> {
-    let shown = request.arg(1).get(..128).unwrap_or(request.arg(1));
-    format!("ERR unknown subcommand '{}'. Try CLIENT HELP.", String::from_utf8_lossy(shown)).into()
+    format!("ERR unknown subcommand '{}'. Try CLIENT HELP.", quoted(request.arg(1))).into()
 }
 
 fn unknown_or_arity(request: &Request<'_>) -> Cow<'static, str> {
-    let shown = request.arg(1).get(..128).unwrap_or(request.arg(1));
     format!(
         "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
-        String::from_utf8_lossy(shown)
+        quoted(request.arg(1))
     )
     .into()
 }

@@ -373,6 +373,9 @@ impl Engine {
         incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = &incoming.request;
+        if self.must_pause(slot, known, command) {
+            return Step::Stall(Wait::Pause);
+        }
         if self.is_in_group(slot)
             && (self.sessions[slot].authenticated || self.sessions[slot].peering != Peering::Client)
             && let Some(step) = self.group_command(slot, known, request)
@@ -381,7 +384,7 @@ impl Engine {
         }
         let session = &self.sessions[slot];
         if !session.authenticated && !is_allowed_before_auth(known) {
-            return self.refuse(slot, "NOAUTH Authentication required.");
+            return self.refuse_before_login(slot, command, request);
         }
         if let Some(command) = command
             && !command.arity_ok(request.len())
@@ -413,6 +416,22 @@ impl Engine {
             _ if session.in_transaction() => self.queue(slot, known, command, request),
             _ => self.forward(slot, command, incoming),
         }
+    }
+
+    /// As Redis does, who has not logged in is told first that there is no such command, or no such use of it.
+    fn refuse_before_login(
+        &mut self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Step {
+        let text = match command {
+            Some(command) if !command.arity_ok(request.len()) => Some(wrong_arity(command.name)),
+            Some(_) => None,
+            None if super::client::is_newer(request) => None,
+            None => self.unknown_to_server(slot, request),
+        };
+        self.refuse(slot, text.as_deref().unwrap_or("NOAUTH Authentication required."))
     }
 
     /// Answer a command with an error of the proxy's own.

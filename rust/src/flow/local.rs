@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::command::{Command, is_word};
+use crate::command::{Command, is_word, quoted};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
-use super::client::{CLIENT_NAME, is_client_name};
 use super::handshake::{Identity, database};
 use super::ingress::{Incoming, Step, wrong_arity};
 use super::session::{Ending, Session, Wait};
@@ -113,7 +112,6 @@ impl Engine {
     /// `HELLO [version [AUTH user password] [SETNAME name]]` (redis.io, HELLO).
     fn hello(&mut self, slot: usize, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
         let mut version = self.sessions[slot].resp;
-        let (mut login, mut name) = (None, None);
         if request.len() > 1 {
             version = match parse_integer(request.arg(1)) {
                 None => return Err("ERR Protocol version is not an integer or out of range".into()),
@@ -122,34 +120,25 @@ impl Engine {
                 Some(_) => return Err("NOPROTO unsupported protocol version".into()),
             };
         }
+        // As in Redis 7.0, what comes before an option that is refused has been done.
         let mut i = 2;
         while i < request.len() {
             let left = request.len() - i - 1;
             if is_word(request.arg(i), "AUTH") && left >= 2 {
-                login = Some((request.arg(i + 1), request.arg(i + 2)));
+                self.log_in(slot, Some(request.arg(i + 1)), request.arg(i + 2))?;
                 i += 3;
             } else if is_word(request.arg(i), "SETNAME") && left >= 1 {
-                if !is_client_name(request.arg(i + 1)) {
-                    return Err(CLIENT_NAME.into());
-                }
-                name = Some(request.arg(i + 1));
+                self.set_name(slot, request.arg(i + 1))?;
                 i += 2;
             } else {
-                let option = String::from_utf8_lossy(request.arg(i));
-                return Err(format!("ERR Syntax error in HELLO option '{option}'").into());
+                return Err(format!("ERR Syntax error in HELLO option '{}'", quoted(request.arg(i))).into());
             }
         }
-        if let Some((user, password)) = login {
-            self.log_in(slot, Some(user), password)?;
-        }
         if !self.sessions[slot].authenticated {
-            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
-                        AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
-                        version at the same time"
+            return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> \
+                        <pass> option can be used to authenticate the client and select the RESP protocol version at the \
+                        same time"
                 .into());
-        }
-        if let Some(name) = name {
-            self.sessions[slot].extra().name = name.to_vec();
         }
         let server = self.server_version(slot);
         let session = &mut self.sessions[slot];

@@ -59,6 +59,7 @@ mod own_redis;
 mod pace;
 mod part;
 mod pattern;
+mod pause;
 mod peer;
 mod place;
 mod private;
@@ -263,6 +264,8 @@ pub struct Engine {
     numbers: u64,
     seed: u64,
     draining: bool,
+    /// `CLIENT PAUSE`.
+    pause: pause::Pause,
     upkeep_at: u64,
     sweep_at: u64,
 }
@@ -299,6 +302,7 @@ impl Engine {
             numbers: 0,
             seed,
             draining: false,
+            pause: pause::Pause::default(),
             upkeep_at: 0,
             sweep_at: 0,
         };

@@ -35,6 +35,8 @@ pub enum Wait {
     Quiet,
     /// The upstream must become ready or have room; it is on its list of waiters.
     Upstream,
+    /// `CLIENT PAUSE` must end; it is on the list of those who wait for that.
+    Pause,
 }
 
 /// How the session ends.

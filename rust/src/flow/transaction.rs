@@ -1,7 +1,7 @@
 //! MULTI, EXEC, DISCARD. Commands are queued in the session, checked as Redis checks them, and leave as one contiguous
 //! `MULTI … EXEC`: a transaction never reaches a shared connection incomplete.
 
-use crate::command::{Command, Flags, KeysResult, Treatment, is_word, keys, lookup, needs_private};
+use crate::command::{Command, Flags, KeysResult, Treatment, is_word, keys, lookup, needs_private, quoted};
 use crate::resp::{Request, RequestScanner, Scanned, encode, parse_integer};
 
 use super::Engine;
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Redis's text for a command that the server cannot know; `None` when it may know more than the table (another
     /// version, a module), so that only it can tell.
-    fn unknown_to_server(&self, slot: usize, request: &Request<'_>) -> Option<String> {
+    pub(super) fn unknown_to_server(&self, slot: usize, request: &Request<'_>) -> Option<String> {
         if !self.identity(slot)?.has_commands_of_table() {
             return None;
         }
@@ -193,7 +193,7 @@ impl Engine {
             let container = text(request.arg(0), 128).to_uppercase();
             return Some(format!(
                 "ERR unknown subcommand '{}'. Try {container} HELP.",
-                text(request.arg(1), 128)
+                quoted(request.arg(1))
             ));
         }
         let mut args = String::new();

@@ -18,12 +18,15 @@ const RETIRE_MS: u64 = 10_000;
 impl Engine {
     /// When [`Engine::tick`] wants to be called next, milliseconds of the worker's clock.
     pub fn next_tick(&self) -> u64 {
-        self.upkeep_at
+        self.upkeep_at.min(self.pause.ends_at())
     }
 
     /// Look after everything that time alone can change.
     pub fn tick(&mut self, now: Now) {
         self.now = now;
+        if now.ms >= self.pause.ends_at() {
+            self.unpause();
+        }
         if now.ms < self.upkeep_at {
             return;
         }
@@ -416,6 +419,7 @@ impl Engine {
                 && resting >= idle
                 && session.in_flight() == 0
                 && !session.is_listening()
+                && session.wait != super::session::Wait::Pause
                 && session.peering == super::session::Peering::Client
             {
                 late.push((slot, false));
