@@ -3,6 +3,9 @@
 import asyncio
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import pytest
 import redis.asyncio
@@ -182,3 +185,68 @@ def test_redis_benchmark(port: int, arguments: list[str]) -> None:
     assert "Error" not in done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith('"') and "rps" not in line]
     assert len(rows) >= 15
+
+
+def test_redis_py_client_list_and_kill(port: int) -> None:
+    """What redis-py reads from CLIENT LIST, and whom its CLIENT KILL ends."""
+    with (
+        redis.Redis(port=port, client_name="watcher") as client,
+        redis.Redis(port=port, client_name="victim") as victim,
+    ):
+        victim_id = victim.client_id()
+        listed = {int(one["id"]): one for one in client.client_list(_type="normal")}
+        assert {listed[victim_id]["name"], listed[client.client_id()]["name"]} == {"victim", "watcher"}
+        assert listed[victim_id]["cmd"] == "client|id"
+        assert listed[victim_id]["laddr"] == f"127.0.0.1:{port}"
+        assert [one["name"] for one in client.client_list(client_id=[str(victim_id)])] == ["victim"]
+        assert client.client_list(_type="pubsub") == []
+        info = client.client_info()
+        assert (info["name"], info["db"], info["user"]) == ("watcher", 0, "default")
+        assert client.client_kill_filter(_id=str(victim_id), laddr="1.2.3.4:5") == 0
+        assert client.client_kill_filter(addr=listed[victim_id]["addr"], user="default") == 1
+        assert victim.client_id() != victim_id, "it came back on another connection"
+        with pytest.raises(redis.ResponseError, match="No such client"):
+            client.client_kill(listed[victim_id]["addr"])
+        assert client.client_tracking_off() in (True, b"OK", "OK")
+        assert client.client_getredir() == -1
+        assert client.client_unblock(victim.client_id()) is False
+
+
+def test_redis_py_pauses(port: int) -> None:
+    """A pause of writes, ended by hand; a pause of everything, ended by time; the reply comes when it is over."""
+    with (
+        redis.Redis(port=port) as client,
+        redis.Redis(port=port, socket_timeout=10) as writer,
+        ThreadPoolExecutor(1) as background,
+    ):
+        client.set("paused", "before")
+        writer.ping()
+        assert client.client_pause(100_000, all=False)
+        write = background.submit(writer.set, "paused", "after")
+        with pytest.raises(FutureTimeoutError):
+            write.result(0.2)
+        assert client.get("paused") == b"before"
+        assert client.client_unpause()
+        assert write.result(10)
+        assert client.get("paused") == b"after"
+
+        begun = time.monotonic()
+        assert client.client_pause(300)
+        assert writer.get("paused") == b"after"
+        assert 0.25 <= time.monotonic() - begun < 5
+
+
+def test_redis_py_transaction_with_client_commands(port: int) -> None:
+    """A pipeline that asks about its connection between its writes."""
+    with redis.Redis(port=port, client_name="me") as client:
+        client.delete("n")
+        with client.pipeline(transaction=True) as pipe:
+            pipe.incr("n").client_getname().client_setname("you").incr("n").client_getname()
+            name, changed = "me", "you"
+            assert [one.decode() if isinstance(one, bytes) else one for one in pipe.execute()] == [
+                1,
+                name,
+                True,
+                2,
+                changed,
+            ]

@@ -3,7 +3,7 @@ r"""The table of wire cases: what is sent, and how much comes back.
 The cases are in ``tables/*.txt``. One case is ``= name`` and optional marks, then one command per line, written as
 redis-cli reads them: words, or ``"…"`` with ``\x00``-like escapes. Marks:
 
-- ``mask=int`` (or ``id``, ``digits``, ``client``, …): that part of the replies differs from run to run, see :data:`MASKS`;
+- ``mask=int`` (or ``id``, ``client``, …): that part of the replies differs from run to run, see :data:`MASKS`;
 - ``sort``: the elements of aggregate replies come in no particular order;
 - ``only=pass``: only for a route without mirrors;
 - ``proto=2`` / ``proto=3``: only in that protocol.

@@ -170,7 +170,9 @@ impl Engine {
             b"unblock" => self.client_unblock(request, out)?,
             b"help" => {
                 encode::array(out, HELP.len());
-                HELP.iter().for_each(|line| encode::status(out, line));
+                for line in HELP {
+                    encode::status(out, line);
+                }
             }
             _ => return Err(unknown(request)),
         }

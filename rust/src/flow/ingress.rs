@@ -392,7 +392,7 @@ impl Engine {
             if command.name == "exec" {
                 // As Redis has it: a malformed EXEC ends the transaction, if there is one.
                 self.end_transaction(slot);
-                return self.refuse(slot, "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command");
+                return self.refuse(slot, &aborted(&wrong_arity("exec")));
             }
             return self.refuse_queueing(slot, &wrong_arity(command.name));
         }
@@ -431,7 +431,11 @@ impl Engine {
             None if super::client::is_newer(request) => None,
             None => self.unknown_to_server(slot, request),
         };
-        self.refuse(slot, text.as_deref().unwrap_or("NOAUTH Authentication required."))
+        let text = text.as_deref().unwrap_or("NOAUTH Authentication required.");
+        if command.is_some_and(|c| c.name == "exec") {
+            return self.refuse(slot, &aborted(text));
+        }
+        self.refuse(slot, text)
     }
 
     /// Answer a command with an error of the proxy's own.
@@ -518,6 +522,11 @@ impl Engine {
 /// Redis's text for a wrong number of arguments.
 pub(super) fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
+}
+
+/// Redis's text for an EXEC that is refused itself.
+fn aborted(text: &str) -> String {
+    format!("EXECABORT Transaction discarded because of: {}", text.strip_prefix("ERR ").unwrap_or(text))
 }
 
 fn is_allowed_before_auth(command: Option<&'static Command>) -> bool {

@@ -98,3 +98,111 @@ impl Engine {
 fn may_write(command: Option<&'static Command>) -> bool {
     command.is_none_or(|c| c.is_write() || matches!(c.name, "publish" | "spublish" | "pfcount"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::{Ends, Engine, Now, SessionId};
+    use crate::plan::Plan;
+    use crate::stats::Registry;
+
+    struct Clients {
+        engine: Engine,
+        ids: Vec<SessionId>,
+    }
+
+    impl Clients {
+        fn new(n: usize) -> Self {
+            let plan = json!({
+                "generation": 1,
+                "limits": {
+                    "max_clients": 10, "max_request": 1 << 20, "max_output": 1 << 20, "log_bytes": 1 << 20,
+                    "memory_bytes": 1 << 26, "idle_timeout_ms": 60_000, "handshake_timeout_ms": 0,
+                },
+                "listeners": [{
+                    "name": "clients", "bind": ["127.0.0.1:6380"], "users": [], "case_insensitive": false, "routes": [],
+                }],
+                "clusters": [],
+            });
+            let plan = Arc::new(Plan::from_json(plan.to_string().as_bytes()).expect("a plan"));
+            let mut engine = Engine::new(plan, Arc::new(Registry::default()), at(1), 1);
+            let ids = (0..n).map(|_| engine.session_open(0, Ends::default()).expect("a session")).collect();
+            Self { engine, ids }
+        }
+
+        /// A client sends this; what it is given at once.
+        fn says(&mut self, who: usize, line: &str) -> String {
+            self.engine.session_bytes(self.ids[who], format!("{line}\r\n").as_bytes());
+            self.given(who)
+        }
+
+        fn given(&mut self, who: usize) -> String {
+            let id = self.ids[who];
+            let output = String::from_utf8(self.engine.session_output(id).to_vec()).expect("text");
+            self.engine.session_wrote(id, output.len());
+            output
+        }
+
+        /// A turn at this millisecond, without bytes; how many sessions went on.
+        fn turn(&mut self, ms: u64) -> usize {
+            self.engine.set_now(at(ms));
+            self.engine.tick(at(ms));
+            let mut runnable = Vec::new();
+            self.engine.take_runnable(&mut runnable);
+            for id in &runnable {
+                self.engine.session_resume(*id);
+            }
+            runnable.len()
+        }
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { us: ms * 1_000, ms, unix_ms: 1_700_000_000_000 + ms }
+    }
+
+    #[test]
+    fn ends_to_the_millisecond_and_costs_nothing_until_then() {
+        let mut clients = Clients::new(3);
+        assert_eq!(clients.says(0, "CLIENT PAUSE 70000"), "+OK\r\n");
+        assert_eq!(clients.says(1, "PING"), "");
+        assert_eq!(clients.says(2, "CLIENT GETNAME"), "$-1\r\n");
+        assert!(!clients.engine.wants_read(clients.ids[1]) && clients.engine.wants_read(clients.ids[2]));
+        for ms in [2, 30_000, 65_000, 70_000] {
+            assert_eq!((clients.turn(ms), clients.given(1)), (0, String::new()), "at {ms}");
+            assert!(clients.engine.next_tick() <= 70_001, "at {ms}");
+        }
+        assert_eq!((clients.turn(70_001), clients.given(1)), (1, "+PONG\r\n".to_owned()));
+        assert!(clients.engine.wants_read(clients.ids[1]));
+        assert_eq!(clients.says(1, "PING"), "+PONG\r\n");
+    }
+
+    #[test]
+    fn writes_and_what_may_write_wait() {
+        let waits = ["SET k v", "PUBLISH c m", "EVAL x 0", "PFCOUNT k", "NOSUCH", "DEL k"];
+        let goes_on = ["PING", "GET k", "EVAL_RO x 0", "MULTI", "EXEC", "CLIENT ID", "HELLO"];
+        for (line, waiting) in waits.map(|l| (l, true)).into_iter().chain(goes_on.map(|l| (l, false))) {
+            let mut clients = Clients::new(2);
+            assert_eq!(clients.says(0, "CLIENT PAUSE 100 WRITE"), "+OK\r\n");
+            assert_eq!(clients.says(1, line).is_empty(), waiting, "{line}");
+            assert_eq!(clients.says(0, "CLIENT UNPAUSE"), "+OK\r\n");
+            assert_eq!(clients.turn(2), usize::from(waiting), "{line}");
+            assert_eq!(clients.given(1).is_empty(), !waiting, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_later_end_and_the_larger_extent_hold() {
+        let mut clients = Clients::new(2);
+        clients.says(0, "CLIENT PAUSE 100 ALL");
+        clients.says(0, "CLIENT PAUSE 50 WRITE");
+        assert_eq!(clients.says(1, "PING"), "");
+        assert_eq!(clients.turn(100), 0);
+        assert_eq!(clients.turn(101), 1);
+        clients.given(1);
+        clients.says(0, "CLIENT PAUSE 50 WRITE");
+        assert_eq!(clients.says(1, "PING"), "+PONG\r\n", "a pause that is over leaves nothing behind");
+    }
+}
