@@ -173,7 +173,7 @@ impl Engine {
             until_ms: if wanted.timeout_ms == 0 {
                 u64::MAX
             } else {
-                self.now.ms.saturating_add(wanted.timeout_ms)
+                self.now.ms.saturating_add(wanted.timeout_ms).saturating_add(1) // now is up to a millisecond later
             },
             trying: false,
             again: false,

@@ -7,6 +7,7 @@ use crate::command::{Command, by_id, is_word, quoted};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
+use super::blocked::Unblock;
 use super::call::UNKNOWN;
 use super::ends::Ends;
 use super::ingress::wrong_arity;
@@ -76,15 +77,6 @@ enum Kind {
     Replica,
     Master,
     PubSub,
-}
-
-/// How a blocked client is let go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unblocking {
-    /// As if its time were over.
-    Timeout,
-    /// With an error.
-    Error,
 }
 
 /// Which sessions `CLIENT KILL` means; all that is given must be so.
@@ -345,9 +337,9 @@ impl Engine {
     /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`.
     fn client_unblock(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
         let how = match request.len() {
-            3 => Unblocking::Timeout,
-            4 if is_word(request.arg(3), "TIMEOUT") => Unblocking::Timeout,
-            4 if is_word(request.arg(3), "ERROR") => Unblocking::Error,
+            3 => Unblock::Timeout,
+            4 if is_word(request.arg(3), "TIMEOUT") => Unblock::Timeout,
+            4 if is_word(request.arg(3), "ERROR") => Unblock::Error,
             4 => return Err("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".into()),
             _ => return Err(unknown_or_arity(request)),
         };
@@ -356,12 +348,6 @@ impl Engine {
         let unblocked = found.is_some_and(|other| self.unblock(other, how));
         encode::integer(out, i64::from(unblocked));
         Ok(())
-    }
-
-    /// Let a session go that is blocked; `false`: it is not. Blocking commands are refused, so none ever is.
-    #[expect(clippy::unused_self, reason = "sessions that block will be looked up in it")]
-    fn unblock(&mut self, _session: usize, _how: Unblocking) -> bool {
-        false
     }
 
     /// A session as `CLIENT LIST` shows it: Redis 7.0's fields in their order, then those that came later.
@@ -375,16 +361,20 @@ impl Engine {
         let args = command.map_or(0, |request| request.args_from(0).map(<[u8]>::len).sum());
         let unparsed = session.input.len() + command.map_or(0, |request| request.frame.len());
         let user = extra.map(|e| text(&e.user)).filter(|user| !user.is_empty());
+        let subscriptions = session.subscriptions();
         let mut line = format!(
-            "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} ",
+            "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} ",
             session.id.generation,
             session.ends.remote(),
             session.ends.local(),
             extra.map(|e| text(&e.name)).unwrap_or_default(),
             (self.now.ms.saturating_sub(session.since_ms)) / 1000,
             (self.now.ms.saturating_sub(session.active_ms)) / 1000,
-            flags(session),
+            flags(session, self.is_blocked(slot)),
             session.db,
+            subscriptions[0],
+            subscriptions[1],
+            subscriptions[2],
             queued.map_or(-1, |t| t.items.len() as i64),
         );
         let _ = writeln!(
@@ -430,8 +420,8 @@ fn number(session: &Session) -> i64 {
 }
 
 /// Every session is a normal one: subscribing is refused, and replication does not pass through here.
-fn kind_of(_session: &Session) -> Kind {
-    Kind::Normal
+fn kind_of(session: &Session) -> Kind {
+    if session.is_subscriber() { Kind::PubSub } else { Kind::Normal }
 }
 
 fn kind_named(name: &[u8]) -> Result<Kind, String> {
@@ -446,8 +436,11 @@ fn kind_named(name: &[u8]) -> Result<Kind, String> {
     found.ok_or_else(|| format!("ERR Unknown client type '{}'", quoted(name)))
 }
 
-fn flags(session: &Session) -> String {
+fn flags(session: &Session, blocked: bool) -> String {
     let letters = [
+        (session.is_listening() && !session.is_subscriber(), 'O'),
+        (session.is_subscriber(), 'P'),
+        (blocked, 'b'),
         (session.in_transaction(), 'x'),
         (session.ending == Ending::Draining, 'c'),
         (session.ending == Ending::Broken, 'A'),

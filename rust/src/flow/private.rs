@@ -17,7 +17,7 @@ use super::keys::ANY;
 use super::place::Place;
 use super::session::{Ending, NO_PATH, Session, Wait};
 use super::ticket::SessionId;
-use super::upstream::{Entered, Role, Stream};
+use super::upstream::{Entered, Role, Stream, Upstream};
 
 /// How long a connection is kept that carries nothing, milliseconds.
 const KEPT_MS: u64 = 30_000;
@@ -123,6 +123,11 @@ impl Session {
     #[inline]
     pub fn is_subscriber(&self) -> bool {
         self.private_ref().is_some_and(|p| p.subscriptions() > 0)
+    }
+
+    /// Its subscriptions to channels, patterns and shard channels.
+    pub fn subscriptions(&self) -> [u32; 3] {
+        self.private_ref().map_or([0; 3], |p| [p.channels, p.patterns, p.shards])
     }
 
     /// Whether it is told what nobody asked for.
@@ -246,10 +251,19 @@ impl Engine {
         }
         if grouped {
             // What is watched, and what is waited for, is where the writes are.
-            let reads = wanted == Use::Command && !command.is_write();
+            let ends = command.name.ends_with("|kill") && !self.runs_script();
+            let reads = wanted == Use::Command && !command.is_write() && !ends;
             return self.place_in_group(slot, Some(command).filter(|_| reads));
         }
         self.place(slot, Some(command), request).map_err(|text| self.no_route(slot, &text))
+    }
+
+    /// Whether this member's own Redis may be busy with a script of a client.
+    fn runs_script(&self) -> bool {
+        let local = self.group.as_ref().and_then(|g| self.endpoints.get(g.local)?.serve[0]);
+        let first = local.and_then(|key| self.upstreams.get(key)?.calls.front());
+        let script = |c: &Command| c.name.starts_with("eval") || c.name.starts_with("fcall");
+        matches!(first, Some(Call::Client(call)) if command_of(call.command).is_some_and(script))
     }
 
     /// The session's own connection, to this endpoint, ready and in its context.
@@ -562,6 +576,34 @@ impl Engine {
         for id in std::mem::take(&mut self.hung) {
             self.session_hung_up(id);
         }
+    }
+
+    /// End what a session blocks for. `false`: it does not block.
+    pub(super) fn unblock(&mut self, slot: usize, how: Unblock) -> bool {
+        if !self.is_blocked(slot) {
+            return false;
+        }
+        if self.leave_line(self.sessions[slot].id, how) {
+            return true;
+        }
+        let own = self.sessions[slot].private_ref().and_then(|p| self.upstreams.get(p.upstream));
+        let Some((number, endpoint)) =
+            own.and_then(|u| Some((u.identity.as_ref()?.client_id, u.endpoint))).filter(|(n, _)| *n != 0)
+        else {
+            return false;
+        };
+        let word = if how == Unblock::Error { "ERROR" } else { "TIMEOUT" };
+        // Where its own connection waits for that reply, another has to say it.
+        let serves = self.endpoints[endpoint].serve.iter().flatten().copied();
+        let ready = |key: &usize| self.upstreams.get(*key).is_some_and(Upstream::is_ready);
+        let Some(key) = serves.into_iter().find(ready) else { return false };
+        let upstream = &mut self.upstreams[key];
+        let mut bytes = Vec::new();
+        encode::command(&mut bytes, &["CLIENT", "UNBLOCK", &number.to_string(), word]);
+        upstream.out.push(&bytes);
+        upstream.expect(Call::Told, self.now.ms);
+        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
+        true
     }
 
     /// Whether the session waits for a command that blocks.
