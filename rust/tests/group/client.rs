@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use redisha_core::flow::Ends;
 use redisha_core::resp::{Reply, ReplyScanner, encode};
 
 use super::pipe::Pipe;

@@ -27,7 +27,8 @@ enum Expect {
     /// `QUEUED`.
     Queued,
     /// What the primary answered to these commands, run as one.
-    Exec { numbers: Vec<u32>, selects: Vec<(usize, u16)>, large: bool },
+    /// `owns`: which elements are the proxy's, the client's id; a PING stood in for them.
+    Exec { numbers: Vec<u32>, selects: Vec<(usize, u16)>, owns: Vec<usize>, large: bool },
     /// The commands since MULTI are forgotten.
     Discarded(Vec<u32>),
 }
@@ -39,6 +40,27 @@ impl Expect {
             Self::Exec { selects, .. } => selects,
             _ => &[],
         }
+    }
+
+    fn owns(&self) -> &[usize] {
+        match self {
+            Self::Exec { owns, .. } => owns,
+            _ => &[],
+        }
+    }
+
+    /// The reply to EXEC without the proxy's own elements, which must be what they must be.
+    fn without_owns(&self, reply: &[u8]) -> Vec<u8> {
+        let Self::Exec { owns, .. } = self else { return reply.to_vec() };
+        if owns.is_empty() || reply.first() != Some(&b'*') {
+            return reply.to_vec();
+        }
+        let kept = |(at, element): (usize, Reply<'_>)| {
+            let own = owns.contains(&at);
+            let right = element.bytes().starts_with(b":") || element.bytes() == b"+PONG\r\n";
+            if own && right { Vec::new() } else { element.bytes().to_vec() }
+        };
+        Reply::new(reply).elements().enumerate().flat_map(kept).collect()
     }
 
     fn selects(&self) -> bool {
@@ -189,13 +211,18 @@ impl Client {
     fn transaction(&mut self, out: &mut Vec<u8>, rng: &mut Rng, numbers: &mut u32, mix: &Mix) {
         encode::command(out, &["MULTI"]);
         self.expect.push_back(Expect::Exactly(b"+OK\r\n".to_vec()));
-        let (mut queued, mut selects) = (Vec::new(), Vec::new());
+        let (mut queued, mut selects, mut owns) = (Vec::new(), Vec::new(), Vec::new());
         let mut any_large = false;
         for _ in 0..=rng.below(5) {
             if !queued.is_empty() && rng.one_in(20) {
                 let db = rng.pick(&[0, 1, 2, 9]);
                 encode::command(out, &["SELECT", &db.to_string()]);
-                selects.push((queued.len() + selects.len(), db));
+                selects.push((queued.len() + selects.len() + owns.len(), db));
+                self.expect.push_back(Expect::Queued);
+            }
+            if !queued.is_empty() && *numbers % 23 == 5 {
+                encode::command(out, &["CLIENT", "ID"]);
+                owns.push(queued.len() + selects.len() + owns.len());
                 self.expect.push_back(Expect::Queued);
             }
             let (number, large) = Self::command(out, rng, numbers, mix);
@@ -208,7 +235,7 @@ impl Client {
             self.expect.push_back(Expect::Discarded(queued));
         } else {
             encode::command(out, &["EXEC"]);
-            self.expect.push_back(Expect::Exec { numbers: queued, selects, large: any_large });
+            self.expect.push_back(Expect::Exec { numbers: queued, selects, owns, large: any_large });
         }
     }
 
@@ -280,7 +307,10 @@ impl Client {
                         Some(ran) if ran.db != self.db => {
                             return wrong(format!("it ran in database {} and not {}", ran.db, self.db));
                         }
-                        Some(ran) if ran.reply.bytes(self.resp) != frame => {
+                        Some(ran)
+                            if expect.without_owns(&ran.reply.bytes(self.resp))
+                                != expect.without_owns(frame) =>
+                        {
                             let said = ran.reply.bytes(self.resp);
                             return wrong(format!(
                                 "the primary said {}",
@@ -289,6 +319,13 @@ impl Client {
                         }
                         Some(_) => {
                             let elements: Vec<_> = Reply::new(frame).elements().map(Reply::bytes).collect();
+                            if expect
+                                .owns()
+                                .iter()
+                                .any(|at| elements.get(*at).is_some_and(|e| !e.starts_with(b":")))
+                            {
+                                return wrong("what stands in for the proxy's own must not be seen".into());
+                            }
                             for (at, db) in expect.selected() {
                                 if elements.get(*at) == Some(&&b"+OK\r\n"[..]) {
                                     self.db = *db;
