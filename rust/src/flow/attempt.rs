@@ -123,11 +123,13 @@ pub fn reply_of(form: Form, key: &[u8], reply: Reply<'_>, out: &mut Vec<u8>) {
     };
     encode::array(out, 1 + values.len());
     if name.is_empty() {
-        encode::bulk(out, key)
+        encode::bulk(out, key);
     } else {
-        out.extend_from_slice(&name)
+        out.extend_from_slice(&name);
     }
-    values.iter().for_each(|value| out.extend_from_slice(value.bytes()));
+    for value in values {
+        out.extend_from_slice(value.bytes());
+    }
 }
 
 #[cfg(test)]

@@ -373,7 +373,9 @@ impl Engine {
                 let mut bytes = Vec::new();
                 encode::array(&mut bytes, 1 + keys.len());
                 encode::bulk(&mut bytes, b"EXISTS");
-                keys.iter().for_each(|k| encode::bulk(&mut bytes, k));
+                for name in keys {
+                    encode::bulk(&mut bytes, name);
+                }
                 upstream.out.push(&bytes);
                 upstream.expect(Call::Waited { endpoint, db }, self.now.ms);
                 self.blocked.looking += 1;

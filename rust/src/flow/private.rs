@@ -443,12 +443,13 @@ impl Engine {
         for mut call in calls {
             let watched = matches!(call, Call::Transaction(_));
             let Some(ticket) = call.take_ticket() else { continue };
-            self.settle(ticket, |out| match watched {
-                true => encode::nil_array(out, resp3), // what was watched is not known any more
-                false => encode::error(
-                    out,
-                    "UNAVAILABLE another member of the group leads now; nothing was done, try again",
-                ),
+            let text = "UNAVAILABLE another member of the group leads now; nothing was done, try again";
+            self.settle(ticket, |out| {
+                if watched {
+                    encode::nil_array(out, resp3); // what was watched is not known any more
+                } else {
+                    encode::error(out, text);
+                }
             });
         }
         self.break_upstream(key, "it does not lead");
