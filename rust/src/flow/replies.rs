@@ -232,7 +232,13 @@ impl Engine {
                 let Some(Call::Sync(call)) = upstream.settled(self.now.ms) else { return };
                 self.commit_copy(key, *call, reply);
             }
-            Some(Call::Mark { .. } | Call::Exists { .. } | Call::Look { .. } | Call::Keyspace) => {
+            Some(
+                Call::Mark { .. }
+                | Call::Exists { .. }
+                | Call::Look { .. }
+                | Call::Keyspace
+                | Call::Waited { .. },
+            ) => {
                 if let Some(call) = upstream.settled(self.now.ms) {
                     self.answered_us(key, &call, reply);
                 }
@@ -249,11 +255,6 @@ impl Engine {
             Some(Call::Select { .. }) => {
                 let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);
-            }
-            Some(Call::Waited { .. }) => {
-                if let Some(Call::Waited { endpoint, db }) = upstream.settled(self.now.ms) {
-                    self.waited_are_there(endpoint, db, Some(reply));
-                }
             }
             Some(Call::Subscribe { .. }) => {
                 if let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms) {
@@ -374,6 +375,7 @@ impl Engine {
             Call::Exists { bit, id, step, at } => self.existed(key, bit, id, step, at, reply),
             Call::Look { bit, id, step } => self.looked(key, bit, id, step, reply),
             Call::Keyspace => self.looked_at_foreign(key, reply),
+            Call::Waited { endpoint, db } => self.waited_are_there(endpoint, db, Some(reply)),
             _ => {}
         }
     }
