@@ -43,7 +43,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use redisha_core::flow::{Engine, Intent, Now, SLICES, SessionId, UNSETTLED};
+use redisha_core::flow::{Ends, Engine, Intent, Now, SLICES, SessionId, UNSETTLED};
 use redisha_core::plan::{Address, Plan};
 use redisha_core::resp::{Reply, ReplyScanner, encode};
 use redisha_core::stats::Registry;
@@ -129,7 +129,7 @@ impl World {
         let servers = (0..SERVERS).map(|_| Redis::new("r", rng.fork())).collect();
         let now = Now { us: 1_000, ms: 1, unix_ms: tag::EPOCH_MS };
         let mut engine = Engine::new(plan(), Arc::new(Registry::default()), now, seed);
-        let session = engine.session_open(0).expect("room for one");
+        let session = engine.session_open(0, Ends::default()).expect("room for one");
         Self {
             rng,
             now_ms: 1,
@@ -263,7 +263,7 @@ impl World {
             self.asked.front()
         );
         self.engine.session_closed(self.session);
-        self.session = self.engine.session_open(0).expect("room for one");
+        self.session = self.engine.session_open(0, Ends::default()).expect("room for one");
         self.heard.clear();
         for words in std::mem::take(&mut self.asked) {
             if !reads(&words) {

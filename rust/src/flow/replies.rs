@@ -180,37 +180,52 @@ impl Engine {
         }
     }
 
-    /// One complete reply.
-    fn reply(&mut self, key: usize, bytes: &[u8]) {
-        let reply = Reply::new(bytes);
+    /// What a server says that is no reply to the command whose turn it is. Whether it was.
+    #[inline]
+    fn is_no_reply(&mut self, key: usize, reply: Reply<'_>) -> bool {
+        let bytes = reply.bytes();
         let upstream = &mut self.upstreams[key];
         if let Role::Private { session } = upstream.role
             && upstream.is_ready()
             && self.told_privately(key, session, reply)
         {
-            return;
+            return true;
         }
         let upstream = &mut self.upstreams[key];
         // In the handshake too: taken for a reply, it would put every later one a place too early.
         if bytes.first() == Some(&b'>') {
-            return self.protocol_error(key, PUSHED);
+            self.protocol_error(key, PUSHED);
+            return true;
         }
         if matches!(upstream.phase, Phase::Handshake { .. }) {
-            return self.handshake_reply(key, reply);
+            self.handshake_reply(key, reply);
+            return true;
         }
         if upstream.out.waiting() > 0 && upstream.answers_unsent() {
-            return self.protocol_error(key, "it answered a command before it had all of it");
+            self.protocol_error(key, "it answered a command before it had all of it");
+            return true;
         }
         if bytes.starts_with(b"-BUSY ") {
             upstream.forget_proofs();
         }
         if bytes.starts_with(b"-NOTLEADER ") && self.endpoints[upstream.endpoint].peer {
             match upstream.role {
-                Role::Serve => return self.leads_no_more(key),
-                Role::Private { session } => return self.refused_privately(key, session),
-                _ => {}
+                Role::Serve => self.leads_no_more(key),
+                Role::Private { session } => self.refused_privately(key, session),
+                _ => return false,
             }
+            return true;
         }
+        false
+    }
+
+    /// One complete reply.
+    fn reply(&mut self, key: usize, bytes: &[u8]) {
+        let reply = Reply::new(bytes);
+        if self.is_no_reply(key, reply) {
+            return;
+        }
+        let upstream = &mut self.upstreams[key];
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
             Some(Call::Client(_)) => self.command_answered(key, reply),
