@@ -19,8 +19,6 @@ from support.group_stage import Groups, GroupStage, Member
 from support.ports import free_port
 from support.wire import Conn
 
-NOT_YET = b"needs a connection of its own, which this version of redisha does not give yet"
-
 
 @pytest.fixture
 def group(redis_server, sidecar, relay) -> Groups:
@@ -223,27 +221,6 @@ def test_large_values(shared: GroupStage, member: Member) -> None:
         assert conn.command("GETRANGE", "large", -6, -1) == _bulk(value[-3:] + b"end")
     assert shared.assert_equal() == 2
     assert member.ask("DEL", "large") == b":1\r\n"
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("WATCH", "k"),
-        ("BLPOP", "nothing", 1),
-        ("SUBSCRIBE", "c"),
-        ("XREAD", "BLOCK", 50, "STREAMS", "x", "$"),
-        ("MONITOR",),
-        ("CLIENT", "TRACKING", "ON"),
-    ],
-    ids=lambda command: command[0],
-)  # fmt: skip
-def test_what_needs_its_own_connection(member: Member, command: tuple[Any, ...]) -> None:
-    """Not yet: a clear error, and the connection goes on."""
-    with member.conn() as conn:
-        replies = conn.pipeline(("SET", "k", 1), command, ("INCR", "k"), ("GET", "k"))
-        assert replies[1].startswith(b"-ERR '")
-        assert NOT_YET in replies[1]
-        assert replies[2:] == [b":2\r\n", _bulk("2")]
 
 
 @pytest.mark.parametrize("command", [("REPLICAOF", "NO", "ONE"), ("SHUTDOWN",), ("DEBUG", "SLEEP", 0), ("FAILOVER",)])

@@ -310,6 +310,53 @@ def test_a_script_that_runs_too_long_is_killed(way: Way) -> None:
         assert conn.replies(1)[0].startswith(b"-ERR Script killed by user")
 
 
+# --- client-side caching ----------------------------------------------------------------------------------------------
+
+INVALIDATE = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+
+
+def test_a_tracked_key_is_invalidated(way: Way) -> None:
+    with way.conn(3) as conn, way.conn() as other:
+        assert conn.command("CLIENT", "TRACKING", "ON") == b"+OK\r\n"
+        conn.send(encode("GET", "k") + encode("GET", "not read again"))
+        assert conn.replies(2) == [b"_\r\n"] * 2
+        other.command("SET", "k", 1)
+        assert conn.replies(1) == [INVALIDATE]
+        other.command("SET", "k", 2)
+        assert conn.command("GET", "k") == b"$1\r\n2\r\n", "one invalidation for one read"
+        assert conn.command("CLIENT", "TRACKINGINFO").startswith(b"%3\r\n$5\r\nflags\r\n~1\r\n$2\r\non\r\n")
+        assert conn.command("CLIENT", "GETREDIR") == b":0\r\n"
+        assert conn.command("CLIENT", "TRACKING", "OFF") == b"+OK\r\n"
+        other.command("SET", "k", 3)
+        assert conn.command("CLIENT", "GETREDIR") == b":-1\r\n"
+
+
+def test_tracking_by_choice_and_by_prefix(way: Way) -> None:
+    with way.conn(3) as conn, way.conn() as other:
+        conn.command("CLIENT", "TRACKING", "ON", "OPTIN")
+        assert conn.command("CLIENT", "CACHING", "NO").startswith(b"-ERR ")
+        conn.send(encode("GET", "other") + encode("CLIENT", "CACHING", "YES") + encode("GET", "k"))
+        conn.replies(3)
+        other.command("MSET", "other", 1, "k", 1)
+        assert conn.replies(1) == [INVALIDATE]
+        conn.command("CLIENT", "TRACKING", "OFF")
+        assert conn.command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "k") == b"+OK\r\n"
+        other.command("MSET", "other", 2, "k", 2)
+        assert conn.replies(1) == [INVALIDATE]
+
+
+def test_another_connection_is_told(way: Way) -> None:
+    with way.conn() as conn, way.conn() as told, way.conn() as other:
+        number = told.command("CLIENT", "ID")[1:-2]
+        told.command("SUBSCRIBE", "__redis__:invalidate")
+        assert conn.command("CLIENT", "TRACKING", "ON", "REDIRECT", number) == b"+OK\r\n"
+        assert conn.command("CLIENT", "GETREDIR") == b":%b\r\n" % number
+        conn.command("GET", "k")
+        other.command("SET", "k", 1)
+        message = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nk\r\n"
+        assert told.replies(1) == [message]
+
+
 # --- the Redis is lost ------------------------------------------------------------------------------------------------
 
 

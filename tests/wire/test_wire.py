@@ -261,7 +261,7 @@ def test_client_lines_have_redis_fields(direct: Side, side: Side) -> None:
             host, port = conn.socket.getsockname()[:2]
             assert fields["addr"] == f"{host}:{port}"
             assert fields["laddr"] == "{}:{}".format(*conn.socket.getpeername()[:2])
-            same = ("name", "db", "flags", "multi", "cmd", "user", "redir", "resp", "events", "sub", "age", "argv-mem")
+            same = ("name", "db", "flags", "multi", "cmd", "user", "redir", "resp", "events", "sub", "argv-mem")
             seen.append((list(fields), {name: fields[name] for name in same}))
     (names, values), (own_names, own_values) = seen
     assert own_names[: len(names)] == names

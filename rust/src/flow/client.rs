@@ -292,7 +292,7 @@ impl Engine {
             })
     }
 
-    /// OFF, whatever comes with it; ON needs a connection of its own.
+    /// OFF, whatever comes with it; ON is not done here: see [`super::tracking`].
     fn client_tracking(&self, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
         let mut args = request.args_from(3);
         while let Some(option) = args.next() {
@@ -315,7 +315,7 @@ impl Engine {
         if !is_word(request.arg(2), "ON") {
             return Err(SYNTAX.into());
         }
-        Err("ERR 'client tracking' needs a connection of its own, which this version of redisha does not give yet".into())
+        Err("ERR CLIENT TRACKING inside MULTI is not possible through redisha".into())
     }
 
     /// `CLIENT PAUSE milliseconds [WRITE|ALL]`.
@@ -438,7 +438,8 @@ fn kind_named(name: &[u8]) -> Result<Kind, String> {
 
 fn flags(session: &Session, blocked: bool) -> String {
     let letters = [
-        (session.is_listening() && !session.is_subscriber(), 'O'),
+        (session.is_monitor(), 'O'),
+        (session.is_tracking(), 't'),
         (session.is_subscriber(), 'P'),
         (blocked, 'b'),
         (session.in_transaction(), 'x'),

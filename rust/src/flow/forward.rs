@@ -60,6 +60,11 @@ impl Engine {
             );
             return self.refuse(slot, &text);
         }
+        if self.sessions[slot].is_tracking()
+            && let Some(step) = self.forward_tracked(slot, command, &request, &place)
+        {
+            return step;
+        }
         let simple = command.is_some_and(|c| c.simple_reply(request.len()));
         let key = match self.enter(slot, place.endpoint, simple) {
             Ok(key) => key,

@@ -38,6 +38,9 @@ impl Engine {
             "reset" => self.reset(slot),
             "unwatch" => self.unwatch(slot),
             _ => {
+                if let Some(step) = self.tracking_command(slot, command, request) {
+                    return step;
+                }
                 let mut reply = Vec::new();
                 self.own_command(slot, known, command, request, &mut reply);
                 if reply.first() == Some(&b'-')

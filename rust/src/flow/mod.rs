@@ -75,6 +75,7 @@ mod session;
 mod split;
 mod store;
 mod ticket;
+mod tracking;
 mod transaction;
 mod upkeep;
 mod upstream;

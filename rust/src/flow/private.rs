@@ -17,6 +17,7 @@ use super::keys::ANY;
 use super::place::Place;
 use super::session::{Ending, NO_PATH, Session, Wait};
 use super::ticket::SessionId;
+use super::tracking::{Becomes, Tracking};
 use super::upstream::{Entered, Role, Stream, Upstream};
 
 /// How long a connection is kept that carries nothing, milliseconds.
@@ -37,6 +38,10 @@ pub struct Private {
     pub monitors: bool,
     /// Keys are being watched.
     pub watching: bool,
+    /// The server remembers what is read on it.
+    pub tracking: Option<Tracking>,
+    /// What `tracking` becomes if the server agrees.
+    pub becomes: Becomes,
     /// Messages that wait for the end of a long reply.
     held: Vec<u8>,
     /// When it last carried something, milliseconds.
@@ -45,12 +50,14 @@ pub struct Private {
 
 /// What a command needs a connection of its own for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
     Subscribe,
     Monitor,
     Watch,
     /// It may block, or ends what keeps the shared connection busy.
     Command,
+    /// It reads, and the server is to remember what.
+    Tracked,
 }
 
 impl Use {
@@ -130,9 +137,14 @@ impl Session {
         self.private_ref().map_or([0; 3], |p| [p.channels, p.patterns, p.shards])
     }
 
+    /// Whether it sees every command of the server.
+    pub fn is_monitor(&self) -> bool {
+        self.private_ref().is_some_and(|p| p.monitors)
+    }
+
     /// Whether it is told what nobody asked for.
     pub fn is_listening(&self) -> bool {
-        self.is_subscriber() || self.private_ref().is_some_and(|p| p.monitors)
+        self.is_subscriber() || self.private_ref().is_some_and(|p| p.monitors || p.tracking.is_some())
     }
 
     /// Whether it watches keys.
@@ -185,7 +197,7 @@ impl Engine {
         self.block(slot, command, &scanner.request(&frame), place)
     }
 
-    fn send_privately(
+    pub(super) fn send_privately(
         &mut self,
         slot: usize,
         key: usize,
@@ -233,11 +245,11 @@ impl Engine {
         if self.sessions[slot].hung_up {
             self.hung.push(self.sessions[slot].id);
         }
-        if wanted == Use::Watch { Step::Done } else { Step::Taken(Wait::Quiet) }
+        if matches!(wanted, Use::Watch | Use::Tracked) { Step::Done } else { Step::Taken(Wait::Quiet) }
     }
 
     /// Who subscribes and who looks on does so at the nearest Redis; other commands go where their keys are.
-    fn place_privately(
+    pub(super) fn place_privately(
         &mut self,
         slot: usize,
         wanted: Use,
@@ -267,7 +279,7 @@ impl Engine {
     }
 
     /// The session's own connection, to this endpoint, ready and in its context.
-    fn enter_private(&mut self, slot: usize, endpoint: usize, wanted: Use) -> Result<usize, Step> {
+    pub(super) fn enter_private(&mut self, slot: usize, endpoint: usize, wanted: Use) -> Result<usize, Step> {
         let session = &mut self.sessions[slot];
         let overdue = std::mem::take(&mut session.overdue);
         let (id, resp, db, path, in_flight) =
@@ -346,6 +358,8 @@ impl Engine {
             shards: 0,
             monitors: false,
             watching,
+            tracking: None,
+            becomes: Becomes::Unchanged,
             held: Vec::new(),
             used_ms: now_ms,
         });
@@ -389,6 +403,9 @@ impl Engine {
             _ => false,
         };
         if !said {
+            if session.private_ref().is_some_and(|p| p.becomes != Becomes::Unchanged) {
+                self.note_tracking(key, id.slot as usize, reply);
+            }
             return false;
         }
         let busy = self.upstreams.get(session.path).is_some_and(|u| u.stream == Stream::To(id));

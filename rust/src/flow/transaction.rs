@@ -11,7 +11,7 @@ use super::effect::{self, Rule};
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
-use super::private::is_harmless_in_transaction;
+use super::private::{Use, is_harmless_in_transaction};
 use super::repair::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
@@ -256,7 +256,13 @@ impl Engine {
             return self.exec_watched(slot, endpoint);
         }
         let Some(endpoint) = endpoint else { return Step::Done };
-        let key = match self.enter(slot, endpoint, false) {
+        let tracked = self.sessions[slot].is_tracking() && self.endpoints[endpoint].sequencer.is_none();
+        let entered = if tracked && !self.endpoints[endpoint].peer {
+            self.enter_private(slot, endpoint, Use::Tracked)
+        } else {
+            self.enter(slot, endpoint, false)
+        };
+        let key = match entered {
             Ok(key) => key,
             Err(step) => {
                 if step == Step::Done {
