@@ -412,3 +412,14 @@ def test_client_unblock(way: Way) -> None:
             way.blocked(1)
             assert other.command("CLIENT", "UNBLOCK", number, how) == b":1\r\n"
             assert conn.replies(1) == [reply]
+
+
+def test_wait(way: Way) -> None:
+    """It counts the mirror, or the other member."""
+    others = 0 if way.mirror is None else 1
+    with way.conn() as conn, way.conn() as other:
+        conn.send(encode("SET", "k", 1) + encode("WAIT", others, 5_000))
+        assert conn.replies(2) == [b"+OK\r\n", b":%d\r\n" % others]
+        conn.send(encode("WAIT", others + 1, 300))
+        assert other.command("PING") == b"+PONG\r\n", "who waits delays nobody"
+        assert conn.replies(1) == [b":%d\r\n" % others]

@@ -8,13 +8,12 @@ use super::Engine;
 use super::copy::copies_behind;
 use super::effect::Rule;
 use super::group::Post;
-use super::ingress::Step;
 use super::replica::Lack;
 use super::session::Peering;
 use super::ticket::Ticket;
 use super::upstream::Upstream;
 use crate::plan::spec::{ReadLevel, WriteLevel};
-use crate::resp::{Request, encode, parse_integer};
+use crate::resp::encode;
 
 /// A follower that was told that it counts may read for a lease from then on; clocks differ by less than this, in per cent.
 const CLOCKS_PERCENT: u64 = 105;
@@ -38,26 +37,16 @@ struct Held {
     reply: SmallVec<[u8; 32]>,
 }
 
-/// A `WAIT` that waits.
-#[derive(Debug)]
-struct Waiting {
-    position: u64,
-    members: u64,
-    until_ms: u64,
-    ticket: Ticket,
-}
-
 /// The replies that wait, in a line for each need.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     lines: Vec<(Need, VecDeque<Held>)>,
-    waiting: Vec<Waiting>,
 }
 
 impl Gate {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.lines.iter().all(|(_, line)| line.is_empty())
+        self.lines.iter().all(|(_, line)| line.is_empty())
     }
 
     fn hold(&mut self, need: Need, held: Held) {
@@ -216,14 +205,6 @@ impl Engine {
                 self.settle(held.ticket, |out| encode::error(out, text));
             }
         }
-        for one in std::mem::take(&mut gate.waiting) {
-            let have = self.members_with(one.position);
-            if have >= one.members || self.now.ms >= one.until_ms {
-                self.settle(one.ticket, |out| encode::integer(out, have as i64));
-            } else {
-                gate.waiting.push(one);
-            }
-        }
         let Some(group) = self.group.as_mut() else { return };
         group.gate = gate;
         if group.post != Post::Leader {
@@ -238,48 +219,11 @@ impl Engine {
         let text = format!(
             "INDOUBT {why} before enough members had acknowledged the command; it may have been applied"
         );
-        for one in gate.waiting {
-            self.settle(one.ticket, |out| encode::integer(out, 0));
-        }
+        let local = group.local;
+        self.give_up_waits(local);
         for held in gate.lines.into_iter().flat_map(|(_, line)| line) {
             self.settle(held.ticket, |out| encode::error(out, &text));
         }
-    }
-
-    /// How many of the other members have everything before a position.
-    fn members_with(&self, position: u64) -> u64 {
-        let Some(group) = self.group.as_ref() else { return 0 };
-        let sequencer = self.endpoints.get(group.local).and_then(|e| e.sequencer.as_ref());
-        let has = |r: &&super::replica::Replica| {
-            r.acked >= position && r.is_clean() && self.is_in_sync(group, r.target)
-        };
-        sequencer.map_or(0, |s| s.replicas().filter(has).count() as u64)
-    }
-
-    /// `WAIT numreplicas timeout` (redis.io, WAIT) at the leader: until so many of the other members have all that was sent
-    /// before. No longer than three quarters of `op_timeout`, so that the one who asked is still there.
-    pub(super) fn wait_for_members(&mut self, slot: usize, request: &Request<'_>) -> Step {
-        let number = |i: usize| parse_integer(request.arg(i));
-        let Some(members) = number(1) else {
-            return self.refuse(slot, "ERR value is not an integer or out of range");
-        };
-        let timeout = match number(2) {
-            Some(n) if n >= 0 => n as u64,
-            Some(_) => return self.refuse(slot, "ERR timeout is negative"),
-            None => return self.refuse(slot, "ERR timeout is not an integer or out of range"),
-        };
-        let Some(group) = self.group.as_ref() else { return self.refuse(slot, "ERR no group") };
-        let endpoint = self.endpoints.get(group.local);
-        let longest = endpoint.map_or(5_000, |e| e.op_timeout_us / 1_000) * 3 / 4;
-        let position = endpoint.and_then(|e| e.sequencer.as_ref()).map_or(0, |s| s.log.end());
-        let until_ms = self.now.ms + if timeout == 0 { longest } else { timeout.min(longest) };
-        self.count_request(slot);
-        let ticket = self.issue(slot);
-        let waiting = Waiting { position, members: members.max(0) as u64, until_ms, ticket };
-        if let Some(group) = self.group.as_mut() {
-            group.gate.waiting.push(waiting); // looked at in this very turn
-        }
-        Step::Done
     }
 
     /// Whether too few members are in sync for a write of this level.

@@ -37,6 +37,10 @@ impl Engine {
             }
             "reset" => self.reset(slot),
             "unwatch" => self.unwatch(slot),
+            "wait" => match known {
+                Some(command) => self.wait_on_route(slot, command, request),
+                None => self.refuse(slot, "ERR unknown command"),
+            },
             _ => {
                 if let Some(step) = self.tracking_command(slot, command, request) {
                     return step;
@@ -66,6 +70,7 @@ impl Engine {
             "hello" => self.hello(slot, request, out),
             "auth" => self.auth(slot, request, out),
             "client" => self.client(slot, command, request, out),
+            "wait" => Err("ERR WAIT inside MULTI is not possible through redisha".into()),
             _ => Err("ERR This instance has cluster support disabled".into()), // ASKING, READONLY, READWRITE
         };
         if let Err(text) = done {

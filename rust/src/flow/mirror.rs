@@ -38,6 +38,9 @@ impl Engine {
             self.resend();
             self.open_gate();
         }
+        if !self.waits.is_empty() {
+            self.settle_waits();
+        }
     }
 
     /// A sequencer's replicas may have something to send.

@@ -79,6 +79,7 @@ mod tracking;
 mod transaction;
 mod upkeep;
 mod upstream;
+mod wait;
 
 use std::io::IoSlice;
 use std::num::NonZeroU32;
@@ -241,6 +242,8 @@ pub struct Engine {
     runnable: Vec<SessionId>,
     /// Sessions that hold much memory.
     heavy: Vec<SessionId>,
+    /// Commands that wait for members or mirrors (`WAIT`).
+    waits: Vec<wait::Waiting>,
     /// Commands that block in sequencers.
     blocked: blocked::Blocked,
     /// Sessions that blocked after their clients had hung up.
@@ -289,6 +292,7 @@ impl Engine {
             dirty_sequencers: Vec::new(),
             runnable: Vec::new(),
             heavy: Vec::new(),
+            waits: Vec::new(),
             blocked: blocked::Blocked::default(),
             hung: Vec::new(),
             buffers: Buffers::default(),

@@ -81,9 +81,9 @@ pub fn is_subscription(command: &Command) -> bool {
     )
 }
 
-/// Whether a command may block: `BLPOP`, and `XREAD` and `XREADGROUP` if they say so.
+/// Whether a command may block: `BLPOP`, `WAIT`, and `XREAD` and `XREADGROUP` if they say so.
 pub fn blocks(command: &Command) -> bool {
-    command.flags.contains(Flags::BLOCKING) || command.shape == KeyShape::Streams
+    command.flags.contains(Flags::BLOCKING) || command.shape == KeyShape::Streams || command.name == "wait"
 }
 
 impl Private {

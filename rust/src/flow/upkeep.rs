@@ -47,6 +47,7 @@ impl Engine {
         self.tick_group();
         self.close_hung();
         self.tick_blocked();
+        self.settle_waits();
         self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;
