@@ -98,6 +98,11 @@ fn milliseconds(text: &[u8]) -> Result<u64, String> {
     }
 }
 
+/// Whether what is tried puts what it takes into its second key.
+pub fn moves(name: &[u8]) -> bool {
+    name == b"lmove" || name == b"rpoplpush"
+}
+
 /// Whether the reply to an attempt says that there was nothing.
 pub fn is_empty(reply: Reply<'_>) -> bool {
     reply.is_nil() || reply.bytes() == b"*0\r\n"

@@ -154,7 +154,7 @@ impl Engine {
         let names = keys_of(&wanted.frame, session.db).unwrap_or_default();
         let mut keys: Vec<Box<[u8]>> = Vec::new();
         // Where it moves to is no key that it waits for.
-        let sources = if matches!(wanted.command.name, "lmove" | "rpoplpush") { 1 } else { names.len() };
+        let sources = if attempt::moves(wanted.command.name.as_bytes()) { 1 } else { names.len() };
         for (_, key) in names.into_iter().take(sources) {
             if !keys.contains(&key) {
                 keys.push(key);
@@ -307,8 +307,22 @@ impl Engine {
 
     /// A client's command was queued that writes: those who wait for its keys are served directly behind it.
     #[cold]
-    pub(super) fn wake_blocked(&mut self, endpoint: usize, db: u16, frame: &[u8], most: usize) {
-        let Some(keys) = keys_of(frame, db) else { return };
+    pub(super) fn wake_blocked(
+        &mut self,
+        endpoint: usize,
+        db: u16,
+        frame: &[u8],
+        most: usize,
+        attempted: bool,
+    ) {
+        let Some(mut keys) = keys_of(frame, db) else { return };
+        if attempted {
+            // It takes from its keys, but for the one that it moves to.
+            let mut scanner = RequestScanner::default();
+            scanner.scan(frame, ANY);
+            let moves = attempt::moves(scanner.request(frame).arg(0));
+            keys.drain(..if moves { 1 } else { keys.len() });
+        }
         self.blocked.written.extend(keys.into_iter().map(|(db, key)| ((endpoint, db, key), most)));
         self.serve_blocked();
     }

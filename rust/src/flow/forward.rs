@@ -109,6 +109,7 @@ impl Engine {
         simple: bool,
     ) -> Step {
         let slot = ticket.session().slot as usize;
+        let attempted = !ticket.is_whole() && ticket.attempt().is_some();
         let request = &incoming.request;
         let writes = command.is_none_or(Command::is_write);
         let mut rule = Rule::Never;
@@ -196,7 +197,8 @@ impl Engine {
         }
         if writes && !self.blocked.is_empty() {
             let db = self.sessions[slot].db;
-            self.wake_blocked(place.endpoint, db, request.frame, request.len().saturating_sub(2).max(1));
+            let most = request.len().saturating_sub(2).max(1);
+            self.wake_blocked(place.endpoint, db, request.frame, most, attempted);
         }
         Step::Done
     }
