@@ -293,6 +293,24 @@ def test_who_hangs_up_while_it_blocks_takes_nothing(way: Way) -> None:
         assert other.command("LPOP", "k") == b"$1\r\nv\r\n"
 
 
+def test_who_blocks_costs_nothing(way: Way) -> None:
+    """What does not block is not tried again and again."""
+
+    def tried() -> int:
+        stats = way.server.client().info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("lpop", "blpop"))
+
+    with way.conn() as conn, way.conn() as other:
+        before = tried()
+        conn.send(encode("BLPOP", "k", 0))
+        way.blocked(1)
+        for number in range(100):
+            other.command("SET", "another", number)
+        assert tried() - before <= 1
+        other.command("RPUSH", "k", "v")
+        assert conn.replies(1) == [b"*2\r\n$1\r\nk\r\n$1\r\nv\r\n"]
+
+
 def test_a_timeout_is_kept(way: Way) -> None:
     with way.conn() as conn:
         before = time.monotonic()

@@ -383,7 +383,8 @@ impl Engine {
         let about_server = command.is_some_and(|c| super::place::is_about_the_server(c) && !c.is_write())
             && !session.in_transaction();
         let ready = is_usable(self.endpoints.get(local).and_then(|e| self.upstreams.get(e.serve[0]?)));
-        let near = reads && session.consistency.read == ReadLevel::One;
+        // (What is read while keys are watched must not be older than the watch.)
+        let near = reads && session.consistency.read == ReadLevel::One && !session.is_watching();
         // A leader that is not heard any more is as good as none, until it is, or another is.
         let silent =
             |p: &super::group::Peer| p.answered_ms.max(p.heard_ms) + group.spec.timeout_ms <= self.now.ms;
