@@ -1,7 +1,7 @@
 """Random commands of every kind that writes, from a grammar of their arguments.
 
 A line of :data:`GRAMMAR` is a command. Words in capitals that :data:`_MAKERS` knows are made at random,
-``( a | b c | )`` is a choice, ``+( … )`` one to three times, and ``K:l`` a key that mostly holds a list. All types share
+``( a | b c | )`` is a choice, ``+( … )`` one to three times, ``K:l`` a key that mostly holds a list. All types share
 few keys, so that a command often meets a key of another type, one that ends within milliseconds, or none.
 """
 
