@@ -81,6 +81,8 @@ pub struct Blocked {
     lines: HashMap<Waited, VecDeque<usize>, foldhash::fast::RandomState>,
     /// Keys that were written, and how many waiters may be served.
     written: VecDeque<(Waited, usize)>,
+    /// They are being walked.
+    serving: bool,
     /// When the next one's time is over, milliseconds.
     due_ms: u64,
     look_ms: u64,
@@ -222,6 +224,19 @@ impl Engine {
         scanner.scan(&frame, ANY);
         let incoming = Incoming { request: scanner.request(&frame), owner: None };
         self.send(ticket, Some(command), &incoming, &place, key, false);
+        self.wake_behind_attempt(index, endpoint, db, &frame);
+    }
+
+    /// What an attempt takes elements from does not gain any: it wakes only who waits where it puts them.
+    fn wake_behind_attempt(&mut self, index: usize, endpoint: usize, db: u16, frame: &[u8]) {
+        let Some(waiter) = self.blocked.all.get(index) else { return };
+        let gains =
+            keys_of(frame, db).unwrap_or_default().into_iter().filter(|(_, k)| !waiter.keys.contains(k));
+        let gains: Vec<_> = gains.map(|(db, key)| ((endpoint, db, key), 1)).collect();
+        if !gains.is_empty() {
+            self.blocked.written.extend(gains);
+            self.serve_blocked();
+        }
     }
 
     /// The reply to an attempt.
@@ -329,12 +344,15 @@ impl Engine {
 
     /// Try those who wait for what was written.
     fn serve_blocked(&mut self) {
+        if std::mem::replace(&mut self.blocked.serving, true) {
+            return; // what an attempt writes is served behind it, by who is at it
+        }
         while let Some((key, most)) = self.blocked.written.pop_front() {
             for index in self.blocked.first(&key, most) {
-                // (What it writes itself is served behind it.)
                 self.attempt(index);
             }
         }
+        self.blocked.serving = false;
     }
 
     /// What time changes for those who block.

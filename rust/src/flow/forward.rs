@@ -112,6 +112,7 @@ impl Engine {
         let attempted = !ticket.is_whole() && ticket.attempt().is_some();
         let request = &incoming.request;
         let writes = command.is_none_or(Command::is_write);
+        let attempts = ticket.attempt().is_some();
         let mut rule = Rule::Never;
         let mut rewritten = false;
         let mut entry = None;
@@ -195,7 +196,7 @@ impl Engine {
         if copies_behind(rule) {
             self.copy_behind(slot, place, command, request);
         }
-        if writes && !self.blocked.is_empty() {
+        if writes && !attempts && !self.blocked.is_empty() {
             let db = self.sessions[slot].db;
             let most = request.len().saturating_sub(2).max(1);
             self.wake_blocked(place.endpoint, db, request.frame, most, attempted);
