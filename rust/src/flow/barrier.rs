@@ -36,6 +36,8 @@ impl Engine {
             return Ok(());
         }
         upstream.wait(id, false);
+        // (What brought it into the session's database is among them, and must leave.)
+        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         Err(Step::Stall(Wait::Upstream))
     }
 
