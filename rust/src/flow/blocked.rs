@@ -322,22 +322,8 @@ impl Engine {
 
     /// A client's command was queued that writes: those who wait for its keys are served directly behind it.
     #[cold]
-    pub(super) fn wake_blocked(
-        &mut self,
-        endpoint: usize,
-        db: u16,
-        frame: &[u8],
-        most: usize,
-        attempted: bool,
-    ) {
-        let Some(mut keys) = keys_of(frame, db) else { return };
-        if attempted {
-            // It takes from its keys, but for the one that it moves to.
-            let mut scanner = RequestScanner::default();
-            scanner.scan(frame, ANY);
-            let moves = attempt::moves(scanner.request(frame).arg(0));
-            keys.drain(..if moves { 1 } else { keys.len() });
-        }
+    pub(super) fn wake_blocked(&mut self, endpoint: usize, db: u16, frame: &[u8], most: usize) {
+        let Some(keys) = keys_of(frame, db) else { return };
         self.blocked.written.extend(keys.into_iter().map(|(db, key)| ((endpoint, db, key), most)));
         self.serve_blocked();
     }

@@ -109,7 +109,6 @@ impl Engine {
         simple: bool,
     ) -> Step {
         let slot = ticket.session().slot as usize;
-        let attempted = !ticket.is_whole() && ticket.attempt().is_some();
         let request = &incoming.request;
         let writes = command.is_none_or(Command::is_write);
         let attempts = ticket.attempt().is_some();
@@ -199,7 +198,7 @@ impl Engine {
         if writes && !attempts && !self.blocked.is_empty() {
             let db = self.sessions[slot].db;
             let most = request.len().saturating_sub(2).max(1);
-            self.wake_blocked(place.endpoint, db, request.frame, most, attempted);
+            self.wake_blocked(place.endpoint, db, request.frame, most);
         }
         Step::Done
     }

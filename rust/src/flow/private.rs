@@ -42,6 +42,8 @@ pub struct Private {
     pub tracking: Option<Tracking>,
     /// What `tracking` becomes if the server agrees.
     pub becomes: Becomes,
+    /// They were watched on a connection that broke: what is done to them is not known.
+    lost: bool,
     /// Messages that wait for the end of a long reply.
     held: Vec<u8>,
     /// When it last carried something, milliseconds.
@@ -313,7 +315,7 @@ impl Engine {
                 return Err(Step::Stall(Wait::Upstream));
             }
             let reason = std::mem::take(&mut upstream.reason);
-            self.leave_private(slot);
+            self.leave_broken(slot, key);
             let endpoint = &self.endpoints[endpoint];
             endpoint.stats.count.upstream_rq_unavailable.inc();
             let text = format!(
@@ -350,7 +352,7 @@ impl Engine {
         }
         let resp = if self.endpoints[endpoint].peer { 2 } else { resp };
         let key = self.new_upstream(endpoint, Role::Private { session }, resp);
-        let watching = self.sessions[slot].is_watching(); // what was watched was lost: so it stays until EXEC
+        let watching = self.sessions[slot].is_watching(); // on the one before: so it stays until EXEC
         self.sessions[slot].extra().private = Some(Private {
             upstream: key,
             channels: 0,
@@ -360,6 +362,7 @@ impl Engine {
             watching,
             tracking: None,
             becomes: Becomes::Unchanged,
+            lost: watching,
             held: Vec::new(),
             used_ms: now_ms,
         });
@@ -500,6 +503,17 @@ impl Engine {
         }
     }
 
+    /// The session's own connection could not be opened. That it watched keys on one before is not forgotten.
+    fn leave_broken(&mut self, slot: usize, key: usize) {
+        match self.sessions[slot].private().filter(|p| p.watching) {
+            Some(private) => {
+                private.upstream = NO_PATH;
+                self.remove_upstream(key);
+            }
+            None => self.leave_private(slot),
+        }
+    }
+
     /// Look at a private connection that is ready: whether its calls may be answered by time.
     pub(super) fn expire_private(&mut self, key: usize, silent: bool) -> bool {
         match self.upstreams[key].calls.front() {
@@ -541,6 +555,7 @@ impl Engine {
     pub(super) fn forget_watched(&mut self, slot: usize) {
         let Some(private) = self.sessions[slot].private().filter(|p| p.watching) else { return };
         private.watching = false;
+        private.lost = false;
         let key = private.upstream;
         let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.is_ready()) else {
             return self.leave_private(slot);
@@ -565,7 +580,8 @@ impl Engine {
         slot: usize,
         endpoint: Option<usize>,
     ) -> Result<Option<usize>, Step> {
-        let key = self.sessions[slot].private_ref().map_or(NO_PATH, |p| p.upstream);
+        let own = self.sessions[slot].private_ref().filter(|p| !p.lost);
+        let key = own.map_or(NO_PATH, |p| p.upstream);
         let Some(upstream) = self.upstreams.get(key).filter(|u| u.is_ready()) else { return Ok(None) };
         let endpoint = endpoint.unwrap_or(upstream.endpoint);
         if self.is_in_group(slot) && upstream.endpoint != endpoint {

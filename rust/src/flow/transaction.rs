@@ -457,7 +457,7 @@ impl Engine {
             self.doubt(endpoint, queued.writes, 0, None);
         }
         if any && !self.blocked.is_empty() {
-            self.wake_blocked(endpoint, db, &sent, queued.items.len(), false);
+            self.wake_blocked(endpoint, db, &sent, queued.items.len());
         }
     }
 }
