@@ -27,6 +27,8 @@
     reason = "a test that panics has found something"
 )]
 
+#[path = "simulation/actor.rs"]
+mod actor;
 #[path = "simulation/care.rs"]
 mod care;
 #[path = "simulation/client.rs"]
@@ -246,6 +248,37 @@ fn plans_change() {
         let mut options = usual(seed);
         options.routes = plans::Routes::All(2);
         options.reload = true;
+        options
+    });
+}
+
+/// Clients wait for elements and count under WATCH, beside all the others: no element is handed out twice or lost, and no
+/// increment is.
+fn own(seed: u64) -> Options {
+    let mut options = usual(seed);
+    options.actors = [3, 6, 9][(seed % 3) as usize];
+    options.clients += options.actors;
+    options
+}
+
+#[test]
+fn connections_of_their_own() {
+    let total = explore("connections_of_their_own", 100, own);
+    if environment("SEED").is_none() {
+        assert!(total.popped > 0 && total.counted > 0 && total.aborted > 0, "{total:?}");
+    }
+}
+
+/// The same while mirrors come back and plans change.
+#[test]
+fn connections_of_their_own_and_other_plans() {
+    explore("connections_of_their_own_and_other_plans", 60, |seed| {
+        let mut options = own(seed);
+        options.comebacks = [0, 150][(seed % 2) as usize];
+        if seed % 3 == 1 {
+            options.routes = plans::Routes::All(2);
+            options.reload = true;
+        }
         options
     });
 }

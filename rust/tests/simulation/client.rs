@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use redisha_core::flow::SessionId;
 use redisha_core::resp::{Reply, ReplyScanner, encode};
 
+use super::actor::Actor;
 use super::pipe::Pipe;
 use super::redis::{DATABASES, Redis};
 use super::rng::Rng;
@@ -103,6 +104,8 @@ pub struct Client {
     /// Commands of which nothing was sent, says the proxy.
     pub never: Vec<u32>,
     pub answered: u64,
+    /// It is one of these instead.
+    pub actor: Option<Actor>,
 }
 
 impl Client {
@@ -126,16 +129,20 @@ impl Client {
             scanned: 0,
             never: Vec::new(),
             answered: 0,
+            actor: None,
         }
     }
 
     /// Replies that it waits for.
     pub fn waits_for(&self) -> usize {
-        self.expect.len()
+        self.actor.as_ref().map_or(self.expect.len(), |a| usize::from(a.waits()))
     }
 
     /// What it waits for, in words.
     pub fn next_expected(&self) -> String {
+        if let Some(actor) = &self.actor {
+            return format!("{actor:?}");
+        }
         format!("{:?}, then {} more", self.expect.front(), self.expect.len().saturating_sub(1))
     }
 

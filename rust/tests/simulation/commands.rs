@@ -70,6 +70,7 @@ impl Redis {
     /// Run a command.
     pub(super) fn call(&mut self, db: u16, args: &[Vec<u8>]) -> Value {
         let name = args[0].to_ascii_uppercase();
+        self.tries += u64::from(matches!(args[0].as_slice(), b"lpop" | b"rpop" | b"lmpop" | b"lmove"));
         let reply = self.run(&name, db, args);
         for key in args.iter().skip(1).take(2) {
             self.tidy(db, key);
@@ -152,6 +153,37 @@ impl Redis {
                 Value::Integer(list.len() as i64)
             }
             b"LPOP" | b"RPOP" => self.pop(name == b"LPOP", db, args),
+            b"LMPOP" => {
+                let n: usize = text(&args[1]).parse().unwrap();
+                let first = args[2 + n].eq_ignore_ascii_case(b"LEFT");
+                let count = args.get(4 + n).map_or_else(|| b"1".to_vec(), Clone::clone);
+                for key in &args[2..2 + n] {
+                    if self.item(db, key).is_some() {
+                        let popped = self.pop(first, db, &[b"LPOP".to_vec(), key.clone(), count]);
+                        self.tidy(db, key);
+                        if matches!(popped, Value::Error(_)) {
+                            return popped;
+                        }
+                        return Value::Array(vec![Value::Bulk(key.clone()), popped]);
+                    }
+                }
+                Value::NilArray
+            }
+            b"LMOVE" => {
+                let first = args[3].eq_ignore_ascii_case(b"LEFT");
+                match self.pop(first, db, &[b"LPOP".to_vec(), key.to_vec()]) {
+                    Value::Bulk(element) => {
+                        let list = value_of!(self, db, &args[2], List, VecDeque::new());
+                        if args[4].eq_ignore_ascii_case(b"LEFT") {
+                            list.push_front(element.clone());
+                        } else {
+                            list.push_back(element.clone());
+                        }
+                        Value::Bulk(element)
+                    }
+                    other => other,
+                }
+            }
             b"RPOPLPUSH" => self.move_last(db, key, &args[2]),
             b"LRANGE" => match self.item(db, key).map(|item| &item.data) {
                 None => Value::Array(Vec::new()),

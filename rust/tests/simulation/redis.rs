@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use redisha_core::command::{Flags, lookup};
 use redisha_core::resp::{Bounds, Request, RequestScanner, Scanned};
 
-use super::data::Keys;
+use super::data::{Item, Keys};
 use super::library::Libraries;
 use super::life::Save;
 use super::rng::Rng;
@@ -33,6 +33,8 @@ struct Connection {
     resp: u8,
     input: Vec<u8>,
     transaction: Option<Transaction>,
+    /// What was there when it was watched.
+    watched: Vec<(u16, Vec<u8>, Option<Item>)>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,8 @@ pub struct Redis {
     pub takes_relative_time: bool,
     /// What each command was answered, for the trace.
     pub journal: Option<Vec<String>>,
+    /// How often elements were asked for, for those who wait.
+    pub tries: u64,
     connections: BTreeMap<u64, Connection>,
     next_id: u64,
     runs: u64,
@@ -112,6 +116,7 @@ impl Redis {
             remembers_nothing: false,
             takes_relative_time: false,
             journal: None,
+            tries: 0,
             connections: BTreeMap::new(),
             next_id: 1,
             runs: 1,
@@ -129,7 +134,14 @@ impl Redis {
     pub fn accept(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let fresh = Connection { name: Vec::new(), db: 0, resp: 2, input: Vec::new(), transaction: None };
+        let fresh = Connection {
+            name: Vec::new(),
+            db: 0,
+            resp: 2,
+            input: Vec::new(),
+            transaction: None,
+            watched: Vec::new(),
+        };
         self.connections.insert(id, fresh);
         id
     }
@@ -211,6 +223,19 @@ impl Redis {
                 connection.name.clone_from(&args[2]);
                 return Value::Status("OK");
             }
+            (b"WATCH", _) => {
+                let db = connection.db;
+                for key in &args[1..] {
+                    let item = self.dbs.get(&db).and_then(|keys| keys.get(key)).cloned();
+                    self.connections.get_mut(&id).unwrap().watched.push((db, key.clone(), item));
+                }
+                return Value::Status("OK");
+            }
+            (b"UNWATCH", _) => {
+                connection.watched.clear();
+                return Value::Status("OK");
+            }
+            (b"CLIENT", Some(b"UNBLOCK")) => return Value::Integer(0),
             (b"CLIENT", Some(b"LIST")) => return self.client_list(),
             (b"CLIENT", Some(b"ID")) => return Value::Integer(id as i64),
             (b"CLIENT", Some(b"KILL")) => {
@@ -251,6 +276,14 @@ impl Redis {
 
     fn exec(&mut self, id: u64, mut db: u16, transaction: Transaction) -> Value {
         let begun_in = db;
+        let watched =
+            self.connections.get_mut(&id).map(|c| std::mem::take(&mut c.watched)).unwrap_or_default();
+        let same = |(db, key, item): &(u16, Vec<u8>, Option<Item>)| {
+            self.dbs.get(db).and_then(|keys| keys.get(key)) == item.as_ref()
+        };
+        if !watched.iter().all(same) && !transaction.failed {
+            return Value::NilArray;
+        }
         if transaction.failed {
             let text = "EXECABORT Transaction discarded because of previous errors.";
             let reply = Value::Error(text.into());

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redisha_core::flow::{Action, UNSETTLED};
 use serde_json::Value as Json;
 
+use super::actor::Actor;
 use super::client::Reading;
 use super::compare::{differences, is_left_alone, libraries_differ};
 use super::data::{Keys, alive};
@@ -39,6 +40,10 @@ pub struct Outcome {
     pub healed: u64,
     /// Lulls after which a mirror that was said to be in sync was found to be.
     pub proofs: u64,
+    /// Elements given to those who waited, counters counted under WATCH, and EXECs that were not executed.
+    pub popped: u64,
+    pub counted: u64,
+    pub aborted: u64,
 }
 
 impl std::ops::AddAssign for Outcome {
@@ -52,6 +57,9 @@ impl std::ops::AddAssign for Outcome {
         self.overflows += other.overflows;
         self.healed += other.healed;
         self.proofs += other.proofs;
+        self.popped += other.popped;
+        self.counted += other.counted;
+        self.aborted += other.aborted;
     }
 }
 
@@ -66,6 +74,7 @@ pub fn live(world: &mut World) -> Outcome {
         }
     }
     calm(world);
+    nobody_waits_beside_elements(world);
     let waits = |w: &World| w.clients.iter().filter(|c| !c.closed && !c.vanished).any(|c| c.waits_for() > 0);
     let drains = world.options.rude && world.rng.one_in(2);
     if drains {
@@ -383,6 +392,30 @@ fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) {
     }
 }
 
+/// Who waits without end for a key that has elements is served; then they go away.
+fn nobody_waits_beside_elements(world: &mut World) {
+    if world.options.actors == 0 {
+        return;
+    }
+    rest(world, 2_000_000);
+    let before = world.redises[0].tries;
+    rest(world, 2_000_000);
+    let tries = world.redises[0].tries - before;
+    assert!(tries < 20, "nothing happens, and those who wait have tried {tries} times");
+    for index in 0..world.clients.len() {
+        let client = &world.clients[index];
+        let Some((db, keys)) = client.actor.as_ref().and_then(Actor::waits_without_end) else { continue };
+        if client.vanished || client.closed {
+            continue;
+        }
+        let here =
+            |key: &&&str| world.redises[0].dbs.get(&db).is_some_and(|k| k.contains_key(key.as_bytes()));
+        let found: Vec<_> = keys.iter().filter(here).collect();
+        assert!(found.is_empty(), "c{} waits for {found:?}, which is there", client.name);
+        world.vanish(index);
+    }
+}
+
 /// Everything must add up.
 fn account(world: &mut World) -> Outcome {
     let statistics: Json = serde_json::from_slice(&world.registry.snapshot()).unwrap();
@@ -393,6 +426,7 @@ fn account(world: &mut World) -> Outcome {
         world.never.extend(&client.never);
         world.answered += client.answered;
     }
+    world.ledger.account(&world.redises[0]);
     for number in &world.never {
         let ran = world.redises[0].ran.get(number);
         assert!(
@@ -413,6 +447,9 @@ fn account(world: &mut World) -> Outcome {
         overflows: told("overflow"),
         healed: told("healed"),
         proofs: 0,
+        popped: world.ledger.popped.len() as u64,
+        counted: world.ledger.counted.values().map(|c| c.done).sum(),
+        aborted: world.ledger.aborted,
     };
     // A run that fails in another thread drops its tickets while it unwinds.
     let _alone = no_engine_dies();
@@ -499,6 +536,7 @@ pub fn usual(seed: u64) -> Options {
         modern: [true; 3],
         no_dump: false,
         aof: true,
+        actors: 0,
         steps: 700,
         clients: 5,
     }

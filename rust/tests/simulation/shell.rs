@@ -59,6 +59,9 @@ impl World {
                 socket.readable = true;
                 self.busy.push(socket.id);
             }
+            if ended && client.vanished {
+                self.engine.session_hung_up(socket.id);
+            }
             if socket.blocked && client.down.room() > 0 {
                 socket.blocked = false;
                 self.dirty_sessions.push(socket.id);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use redisha_core::flow::{Ends, Engine, Now, SessionId};
 use redisha_core::stats::Registry;
 
+use super::actor::{Actor, Ledger};
 use super::care::Refill;
 use super::client::{Client, Reading};
 use super::life::{Comeback, Save};
@@ -60,6 +61,8 @@ pub struct Options {
     pub aof: bool,
     /// The primary lets nobody `DUMP`.
     pub no_dump: bool,
+    /// Clients that wait for elements, and that count under WATCH.
+    pub actors: usize,
     pub steps: u32,
     pub clients: usize,
 }
@@ -125,6 +128,8 @@ pub struct World {
     /// How often each kind of event was told.
     pub told: BTreeMap<&'static str, u64>,
     pub numbers: u32,
+    /// What the actors know.
+    pub ledger: Ledger,
     /// All clients' [`Client::never`] that are gone.
     pub never: Vec<u32>,
     pub answered: u64,
@@ -197,6 +202,7 @@ impl World {
             claimed: [false; 3],
             told: BTreeMap::new(),
             numbers: 0,
+            ledger: Ledger::default(),
             never: Vec::new(),
             answered: 0,
             draining: false,
@@ -238,7 +244,12 @@ impl World {
             _ => Reading::AtOnce,
         };
         let pipe = || Pipe::new(self.room, self.delay);
-        let client = Client::new(name, id, pipe(), pipe(), reading);
+        let mut client = Client::new(name, id, pipe(), pipe(), reading);
+        let acting = self.clients.iter().filter(|c| c.session.is_some() && c.actor.is_some()).count();
+        if acting < self.options.actors {
+            client.reading = Reading::AtOnce;
+            client.actor = Some(Actor::new(&mut self.rng));
+        }
         say!(self, "c{name} comes ({reading:?})");
         let index = self.clients.len();
         self.clients.push(client);
@@ -251,7 +262,10 @@ impl World {
     /// A client sends what it has to ask.
     pub fn ask(&mut self, index: usize) {
         let mix = self.options.mix;
-        let bytes = self.clients[index].ask(&mut self.rng, &mut self.numbers, &mix);
+        let bytes = match &mut self.clients[index].actor {
+            Some(actor) => actor.ask(&mut self.rng, &mut self.ledger),
+            None => self.clients[index].ask(&mut self.rng, &mut self.numbers, &mix),
+        };
         say!(self, "c{} asks {}", self.clients[index].name, bytes[..bytes.len().min(400)].escape_ascii());
         self.clients[index].up.send(self.now, &bytes, &mut self.rng);
     }
@@ -324,12 +338,22 @@ impl World {
                     self.clients[index].name,
                     bytes[..bytes.len().min(400)].escape_ascii()
                 );
-                let verdict = self.clients[index].hear(&bytes, &self.redises[0]);
+                let client = &mut self.clients[index];
+                let verdict = match &mut client.actor {
+                    Some(actor) => actor.hear(&bytes, &mut self.ledger),
+                    None => client.hear(&bytes, &self.redises[0]),
+                };
                 self.check(verdict);
             }
             if ended {
                 say!(self, "c{} sees the end", self.clients[index].name);
-                let verdict = {
+                let verdict = if let Some(actor) = &mut self.clients[index].actor {
+                    actor.gone(&mut self.ledger);
+                    let idle = !actor.waits();
+                    self.clients[index].closed = true;
+                    let ended = idle || self.cuts > 0 || self.clients[index].finished;
+                    if ended { Ok(()) } else { Err("an actor was closed".to_owned()) }
+                } else {
                     let small = self.options.bounds.max_output < 1 << 20;
                     self.clients[index].end(self.cuts > 0, small)
                 };
@@ -394,6 +418,9 @@ impl World {
     pub fn vanish(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.vanished = true;
+        if let Some(actor) = &mut client.actor {
+            actor.gone(&mut self.ledger);
+        }
         if self.rng.one_in(2) {
             client.up.cut(self.now, &mut self.rng);
         } else {
