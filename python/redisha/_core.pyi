@@ -56,6 +56,7 @@ class Event:
           overwritten. The answer is :meth:`Core.merged`.
         - ``"ask"``: another member's control plane asks; ``subject`` is the number for :meth:`Core.answer`.
         - ``"answer"``: the answer to :meth:`Core.ask`; ``subject`` is its number, ``detail`` is empty if there is none.
+        - ``"redirected"``: an endpoint of the cluster ``subject`` says that a slot has moved; ``detail`` says where to.
         - ``"listener"``: accepting failed for a time (for example out of file descriptors).
         - ``"drained"``: :meth:`Core.begin_drain` came to its end.
         - ``"worker_died"``: a worker panicked; ``detail`` is the panic's text. The data plane has stopped.

@@ -65,6 +65,7 @@ class EventKind(StrEnum):
     ASK = "ask"
     ANSWER = "answer"
     MERGE = "merge"
+    REDIRECTED = "redirected"
     LISTENER = "listener"
     DRAINED = "drained"
     WORKER_DIED = "worker_died"
@@ -255,6 +256,8 @@ class EndpointStats:
     upstream_rq_timeout: int = 0
     upstream_rq_indoubt: int = 0
     upstream_rq_unavailable: int = 0
+    upstream_internal_redirect_succeeded_total: int = 0
+    upstream_internal_redirect_failed_total: int = 0
     upstream_rq_time_us: Latency = field(default_factory=Latency)
 
     @property

@@ -12,15 +12,31 @@ from redisha.config.scalars import Tcp, parse_endpoint
 from redisha.config.secret import Secret
 from redisha.core import EndpointStats
 from redisha.health.monitor import Checks, EndpointKey
-from redisha.health.probe import Target as ProbeTarget
 from redisha.health.state import Thresholds
-from redisha.plan import Plan, targets
+from redisha.health.talk import Target
+from redisha.plan import Plan, addresses, targets
 from redisha.resolve import NameState, Policy
+from redisha.slotwatch import Watched
 
 
 def policies(config: Config) -> dict[str, Policy]:
     """How each name of the configuration is resolved."""
     return {each.host: Policy(each.refresh_ms / 1000, each.respect_dns_ttl) for each in targets(config)}
+
+
+def watched(config: Config, resolved: Mapping[str, Sequence[str]]) -> dict[str, Watched]:
+    """The Redis Clusters, whose slot maps are asked for."""
+    return {
+        name: Watched(
+            addresses(cluster, resolved),
+            cluster.refresh / 1000,
+            cluster.health.timeout / 1000,
+            cluster.auth.username.value if cluster.auth is not None and cluster.auth.username is not None else None,
+            cluster.auth.password.value if cluster.auth is not None else None,
+        )
+        for name, cluster in config.clusters.items()
+        if cluster.type == "redis_cluster"
+    }
 
 
 def cluster_hosts(config: Config) -> dict[str, tuple[str, ...]]:
@@ -44,10 +60,11 @@ def checks(config: Config, plan: Plan) -> dict[EndpointKey, Checks]:
             if endpoint.address is None:
                 continue
             found[EndpointKey(cluster.name, endpoint.id)] = Checks(
-                ProbeTarget(endpoint.address, cluster.username, cluster.password),
+                Target(endpoint.address, cluster.username, cluster.password),
                 interval=health.interval / 1000,
                 timeout=health.timeout / 1000,
                 thresholds=Thresholds(health.healthy_threshold, health.unhealthy_threshold),
+                may_be_replica=config.clusters[cluster.name].type == "redis_cluster",
             )
     return found
 

@@ -33,6 +33,7 @@ _FORMS = {
     EventKind.ASK: (logging.DEBUG, "another member asks ({})"),
     EventKind.ANSWER: (logging.DEBUG, "another member answers ({})"),
     EventKind.MERGE: (logging.INFO, "what {} wrote while it led is to be merged"),
+    EventKind.REDIRECTED: (logging.DEBUG, "cluster {} redirects"),
     EventKind.LISTENER: (logging.WARNING, "listener {}"),
     EventKind.DRAINED: (logging.INFO, "drained"),
     EventKind.WORKER_DIED: (logging.CRITICAL, "the data plane died"),
@@ -50,8 +51,8 @@ _REPLICA = {
 _ALWAYS = frozenset({EventKind.LOST, EventKind.OVERFLOW, EventKind.HEALED, EventKind.REFILL})
 """Each of these is news, however like the one before it."""
 
-_CHATTER = frozenset({EventKind.GROUP, EventKind.ASK, EventKind.ANSWER})
-"""Between members; not kept."""
+_CHATTER = frozenset({EventKind.GROUP, EventKind.ASK, EventKind.ANSWER, EventKind.REDIRECTED})
+"""Between members, and of a Redis Cluster while its slots move; not kept."""
 
 
 def sentence(event: Event) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from redisha.config.model import Cluster, Config, Group, Listener, ListenerAuth, Resync
 from redisha.config.model import Limits as ConfigLimits
 from redisha.config.scalars import Address, Tcp, parse_endpoint
+from redisha.slots import SlotMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,22 @@ class PlanEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanSlots:
+    """A run of hash slots and who has them: indices of the cluster's endpoints."""
+
+    first: int
+    last: int
+    master: int
+    replicas: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanCluster:
-    """A named set of servers."""
+    """A named set of servers.
+
+    A Redis Cluster's keys are spread by slot (``balance`` is ``slots``). Until its map is known, its endpoints are
+    those of the configuration, and redirections tell where keys are.
+    """
 
     name: str
     endpoints: tuple[PlanEndpoint, ...]
@@ -116,6 +131,9 @@ class PlanCluster:
     op_timeout_ms: int
     username: str | None
     password: str | None
+    slots: tuple[PlanSlots, ...] = ()
+    reads: str = "master"
+    redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +215,7 @@ def compile_plan(
     generation: int,
     state_dir: str | None = None,
     host: str = "",
+    maps: Mapping[str, SlotMap] | None = None,
 ) -> Plan:
     """The plan of a configuration.
 
@@ -207,8 +226,10 @@ def compile_plan(
         generation: The number of the plan, greater than that of the plan before.
         state_dir: The folder of the dirty maps; None for memory only.
         host: The name of this machine.
+        maps: The slot maps of Redis Clusters, by the cluster's name, as far as they are known.
     """
-    own = [_cluster(name, cluster, resolved) for name, cluster in config.clusters.items()]
+    known = maps or {}
+    own = [_cluster(name, cluster, resolved, known.get(name)) for name, cluster in config.clusters.items()]
     peers = _peers(config.group, resolved) if config.group is not None else []
     return Plan(
         generation=generation,
@@ -222,6 +243,12 @@ def compile_plan(
         clusters=(*own, *peers),
         group=_group(config.group, peers) if config.group is not None else None,
     )
+
+
+def addresses(cluster: Cluster, resolved: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Where the endpoints of a cluster are, as the configuration has them; those that do not resolve are left out."""
+    found = [each for endpoint in cluster.endpoints for each in _endpoints(endpoint, resolved)]
+    return tuple(dict.fromkeys(each.address for each in found if each.address is not None))
 
 
 def peer_cluster(group: str, peer: str) -> str:
@@ -329,9 +356,11 @@ def _users(auth: ListenerAuth | None) -> tuple[PlanUser, ...]:
     return tuple(dict.fromkeys(users))
 
 
-def _cluster(name: str, cluster: Cluster, resolved: Mapping[str, Sequence[str]]) -> PlanCluster:
+def _cluster(
+    name: str, cluster: Cluster, resolved: Mapping[str, Sequence[str]], slot_map: SlotMap | None
+) -> PlanCluster:
     auth = cluster.auth
-    return PlanCluster(
+    plan = PlanCluster(
         name=name,
         endpoints=tuple(found for endpoint in cluster.endpoints for found in _endpoints(endpoint, resolved)),
         balance=cluster.balance,
@@ -340,6 +369,25 @@ def _cluster(name: str, cluster: Cluster, resolved: Mapping[str, Sequence[str]])
         op_timeout_ms=cluster.op_timeout,
         username=auth.username.value if auth is not None and auth.username is not None else None,
         password=auth.password.value if auth is not None else None,
+        redirects=cluster.enable_redirection,
+    )
+    return _by_slot(plan, cluster.read_policy, slot_map) if cluster.type == "redis_cluster" else plan
+
+
+def _by_slot(plan: PlanCluster, reads: str, slot_map: SlotMap | None) -> PlanCluster:
+    """The cluster with the endpoints of its slot map: its masters first, its replicas if they are read from."""
+    plan = replace(plan, balance="slots", hash_tags=True, redirects=True, reads=reads)
+    if slot_map is None:
+        return plan
+    nodes = dict.fromkeys([*slot_map.masters, *(slot_map.replicas if reads != "master" else ())])
+    at = {node: index for index, node in enumerate(nodes)}
+    return replace(
+        plan,
+        endpoints=tuple(PlanEndpoint(node.id, node.address) for node in nodes),
+        slots=tuple(
+            PlanSlots(each.first, each.last, at[each.master], tuple(at[one] for one in each.replicas if one in at))
+            for each in slot_map.ranges
+        ),
     )
 
 

@@ -39,6 +39,7 @@ from redisha.overview import Overview, Running
 from redisha.plan import compile_plan
 from redisha.resolve import Lookup, Resolver
 from redisha.resync import Caretaker
+from redisha.slotwatch import SlotWatch
 from redisha.statedir import StateDir
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Supervisor:
         # What runs beside.
         self._resolver = Resolver(self._on_addresses, lookup)
         self._monitor = Monitor()
+        self._slots = SlotWatch(self._on_addresses)
         self._care = care or Caretaker(self._plane)
         self._state_dir = StateDir(self._options.state_dir, os.environ)
         self._watch = FileWatch(self._on_files)
@@ -177,6 +179,8 @@ class Supervisor:
     async def _start(self) -> None:
         self._resolver.add(derive.policies(self._now.loaded.config))
         await self._resolver.first_answers(START_RESOLVE_LIMIT)
+        self._slots.watch(derive.watched(self._now.loaded.config, self._resolver.addresses()))
+        await self._slots.first_answers(START_RESOLVE_LIMIT)
         await self._state_dir.take(self._now.loaded.config, str(self._now.loaded.source))
         self._put(self._now.loaded.config)
         self._join_group()
@@ -277,6 +281,7 @@ class Supervisor:
             await self._now.member.close()
         await self._care.close()
         await self._monitor.close()
+        await self._slots.close()
         await self._resolver.close()
         for server in self._servers:
             await server.close()
@@ -297,7 +302,8 @@ class Supervisor:
         """
         generation = self._now.generation + 1
         addresses, host = self._resolver.addresses(), os.uname().nodename
-        plan = self._dynomite.adapt(compile_plan(config, addresses, generation, self._state_dir.path, host))
+        plan = compile_plan(config, addresses, generation, self._state_dir.path, host, self._slots.maps())
+        plan = self._dynomite.adapt(plan)
         if not always and self._now.plan is not None and replace(self._now.plan, generation=generation) == plan:
             return
         try:
@@ -308,6 +314,7 @@ class Supervisor:
             raise PlanError(str(error)) from error
         self._now.plan = plan
         self._monitor.watch(derive.checks(config, plan))
+        self._slots.watch(derive.watched(config, addresses))
         self._care.configure(config, plan)
 
     def _reapply(self) -> None:
@@ -354,6 +361,9 @@ class Supervisor:
             _same_group(before.config, loaded.config)
             self._resolver.add(derive.policies(loaded.config))
             await self._resolver.first_answers(RELOAD_RESOLVE_LIMIT)
+            known = derive.watched(before.config, self._resolver.addresses())
+            self._slots.watch(known | derive.watched(loaded.config, self._resolver.addresses()))
+            await self._slots.first_answers(RELOAD_RESOLVE_LIMIT)
             await self._state_dir.take(loaded.config, str(loaded.source))
             self._put(loaded.config)
         except Exception as error:
@@ -398,6 +408,10 @@ class Supervisor:
                 self._finished.set()
             case EventKind.WORKER_DIED:
                 self._ask_end(End.DIED)
+            case EventKind.REDIRECTED:
+                self._slots.ask_soon(event.subject)
+            case EventKind.UPSTREAM_DOWN:
+                self._slots.ask_soon(event.subject.partition("/")[0], lost=True)
             case EventKind.REFILL:
                 self._care.on_refill(event)
             case EventKind.GROUP | EventKind.ASK | EventKind.ANSWER | EventKind.MERGE if self._now.member is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from redisha.health.monitor import Checks, EndpointKey, Monitor
-from redisha.health.probe import Probe, Report, Target
+from redisha.health.probe import Probe, Report
 from redisha.health.state import Failure, Health, Thresholds, Transition
+from redisha.health.talk import Target
 from support.redis_server import RedisServer
 
 

@@ -52,6 +52,10 @@ class RedisServer:
         assert self._process is not None, "not started"
         return self._process.pid
 
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
     @property
     def address(self) -> str:
         """``host:port``, as in an ``endpoints`` list."""

@@ -31,6 +31,9 @@ def test_the_whole_json() -> None:
         "op_timeout_ms": 5000,
         "username": None,
         "password": None,
+        "slots": [],
+        "reads": "master",
+        "redirects": False,
     }
     assert json.loads(plan.to_json()) == {
         "generation": 7,

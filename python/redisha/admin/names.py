@@ -37,6 +37,8 @@ HELP = {
     "upstream_rq_timeout": "Commands that the endpoint did not answer in time.",
     "upstream_rq_indoubt": "Commands whose connection was lost before the reply: they may have been applied.",
     "upstream_rq_unavailable": "Commands refused because the endpoint was not connected: not one byte was sent.",
+    "upstream_internal_redirect_succeeded_total": "MOVED and ASK replies of the endpoint that were followed.",
+    "upstream_internal_redirect_failed_total": "MOVED and ASK replies of the endpoint that could not be followed.",
     "upstream_rq_time_us": "From a command's sending to the endpoint's reply, in microseconds.",
     # replicas
     "lag": "Committed effects that the replica has not acknowledged.",

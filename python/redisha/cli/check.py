@@ -140,6 +140,9 @@ def _arbiter(group: Group) -> str | None:
 
 def _cluster(cluster: Cluster) -> str:
     parts = [" ".join(cluster.endpoints)]
+    if cluster.type == "redis_cluster":
+        parts.append(f"Redis Cluster, slot map asked every {format_duration(cluster.refresh)}")
+        parts.append(f"reads from {cluster.read_policy}")
     if cluster.discovery == "strict_dns":
         parts.append(f"names asked again every {format_duration(cluster.dns_refresh)}")
     parts.append(f"connect {format_duration(cluster.connect_timeout)}")

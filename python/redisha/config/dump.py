@@ -107,7 +107,8 @@ def _route(route: Route) -> dict[str, Any]:
 
 
 def _cluster(cluster: Cluster) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+    fields: dict[str, Any] = {"type": cluster.type} if cluster.type != "standalone" else {}
+    fields |= {
         "endpoints": list(cluster.endpoints),
         "discovery": cluster.discovery,
         "balance": cluster.balance,
@@ -120,6 +121,12 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         fields["respect_dns_ttl"] = True
     if cluster.hash_tags:
         fields["hash_tags"] = True
+    if cluster.enable_redirection:
+        fields["enable_redirection"] = True
+    if cluster.read_policy != "master":
+        fields["read_policy"] = cluster.read_policy
+    if cluster.refresh != Cluster.model_fields["refresh"].default:
+        fields["refresh"] = format_duration(cluster.refresh)
     return fields | _towards_redis(cluster.auth, cluster.health)
 
 

@@ -148,6 +148,8 @@ class Cluster(Section):
 
     later: ClassVar[Mapping[str, str]] = {"tls": "TLS comes in a later version"}
 
+    type: Literal["standalone", "redis_cluster"] = "standalone"
+    """``redis_cluster``: ``endpoints`` are some nodes of a Redis Cluster, which tell of the others."""
     endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(one_or_more), Strict(False), Field(min_length=1)]
     discovery: Literal["static", "strict_dns"] = "strict_dns"
     """``strict_dns``: every address of every name is a server; names are asked for again. ``static``: no names."""
@@ -158,6 +160,12 @@ class Cluster(Section):
     op_timeout: Timeout = 5000
     hash_tags: bool = False
     """Whether ``{tag}`` in a key alone decides its server."""
+    enable_redirection: bool = False
+    """Whether a command that is answered with MOVED or ASK is sent there; of a Redis Cluster always."""
+    read_policy: Literal["master", "prefer_master", "replica", "prefer_replica", "any"] = "master"
+    """Who is read from in a Redis Cluster."""
+    refresh: Timeout = 5000
+    """How often a Redis Cluster is asked for its slot map."""
     auth: UpstreamAuth | None = None
     health: Health = Health()
 

@@ -1,12 +1,13 @@
 """What the values of a file must be together: names that exist, nothing given twice, no mirror onto itself, no loop.
 
-What is about groups is in :mod:`~redisha.config.membership`, and routes that meet in :mod:`~redisha.config.overlaps`.
+What is about groups is in :mod:`~redisha.config.membership`, what is about Redis Cluster in
+:mod:`~redisha.config.slotted`, and routes that meet in :mod:`~redisha.config.overlaps`.
 
 The rules walk the document, not the model, so that they are told together with the errors of single values: a part
 that has another form than expected is passed over here.
 """
 
-from redisha.config import membership, overlaps
+from redisha.config import membership, overlaps, slotted
 from redisha.config.lookup import address_of, elements, entries, here, leads_to, listener_name, one_or_more
 from redisha.config.scalars import parse_address, parse_bind
 from redisha.config.tree import Item, Report, suggest
@@ -24,6 +25,7 @@ def check(root: Item, report: Report) -> None:
     _check_loops(listeners, clusters, used, report)
     overlaps.check(listeners, report)
     membership.check(root, report)
+    slotted.check(root, report)
     for name, cluster in clusters.items():
         _check_cluster(cluster, report)
         if name not in used and listeners:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from redisha.health.probe import Facts, Probe, Report, Target
+from redisha.health.probe import Facts, Probe, Report
 from redisha.health.state import Health, Thresholds, Transition, Verdict, judge
+from redisha.health.talk import Target
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,14 @@ class Checks:
         interval: seconds between the end of a probe and the next.
         timeout: seconds for one probe.
         thresholds: how many results turn it over.
+        may_be_replica: whether it is as it should be when it follows another Redis.
     """
 
     target: Target
     interval: float = 1.0
     timeout: float = 1.0
     thresholds: Thresholds = Thresholds()  # noqa: RUF009 - frozen
+    may_be_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +115,19 @@ class Monitor:
         before = self._view[key]
         verdict, transition = judge(before.verdict, report.outcome, checks.thresholds, time.monotonic())
         self._view[key] = EndpointHealth(verdict, report.facts or before.facts, report.took)
-        self._note_facts(key, before.facts, report.facts)
+        self._note_facts(key, before.facts, report.facts, checks.may_be_replica)
         if transition is not None:
             _tell(key, transition)
             if self._on_transition is not None:
                 self._on_transition(key, transition)
 
     @staticmethod
-    def _note_facts(key: EndpointKey, before: Facts | None, now: Facts | None) -> None:
+    def _note_facts(key: EndpointKey, before: Facts | None, now: Facts | None, may_be_replica: bool) -> None:
         if now is None:
             return
         if before is not None and before.run_id != now.run_id:
             log.warning("%s was restarted: its run id is another one", key)
-        if before is None and now.role == "slave":
+        if before is None and now.role == "slave" and not may_be_replica:
             log.warning("%s is a replica of another Redis: it will refuse writes", key)
 
 

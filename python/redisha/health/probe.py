@@ -10,29 +10,11 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from redisha.core import ReplyError, ReplyReader, encode_command
+from redisha.core import ReplyError
 from redisha.health.state import Failure, Outcome
-
-READ_CHUNK = 65536
-REPLY_LIMIT = 1 << 20
-"""Bytes of one reply; an ``INFO`` has about 6,000."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where and as whom to ask.
-
-    Attributes:
-        address: ``host:port``, ``[v6]:port`` or ``unix:/path``, as the plan gives it to the data plane.
-        username: for AUTH; None for the default user.
-        password: for AUTH; None when the server asks for none. Not shown by ``repr``.
-    """
-
-    address: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
+from redisha.health.talk import RefusedError, Talk, Target, TooLongError
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +105,7 @@ class Probe:
     def __init__(self, target: Target, timeout: float) -> None:
         self.target = target
         self.timeout = timeout
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._replies = ReplyReader()
+        self._talk = Talk(target)
 
     async def ask(self) -> Report:
         """One probe: connect and AUTH if needed, ``PING``, ``INFO``. Never raises for what the server does."""
@@ -141,6 +122,10 @@ class Probe:
             outcome = Outcome(Failure.NETWORK, os.strerror(error.errno) if error.errno else str(error))
         except ProbeError as error:
             outcome = error.outcome
+        except TooLongError as error:
+            outcome = Outcome(Failure.ACTIVE, str(error))
+        except RefusedError as error:
+            outcome = _refusal(str(error)).outcome
         except ValueError as error:
             outcome = Outcome(Failure.ACTIVE, f"it does not speak RESP: {error}")
         if not outcome.passed and outcome.failure is not Failure.LOADING:
@@ -149,12 +134,10 @@ class Probe:
 
     def close(self) -> None:
         """Drop the connection; the next probe makes a new one."""
-        if self._streams is not None:
-            self._streams[1].transport.abort()
-            self._streams = None
+        self._talk.close()
 
     async def _exchange(self) -> Facts | None:
-        reused = self._streams is not None
+        reused = self._talk.is_open
         try:
             return await self._converse()
         except ConnectionError:
@@ -164,54 +147,20 @@ class Probe:
             return await self._converse()
 
     async def _converse(self) -> Facts | None:
-        if self._streams is None:
-            await self._connect()
-        reply = await self._call(b"PING")
+        reply = await self._talk.call(b"PING")
         if isinstance(reply, ReplyError):
-            raise _refusal(reply)
+            raise _refusal(str(reply.args[0]) if reply.args else "")
         if reply != b"PONG":
             raise ProbeError(Failure.ACTIVE, f"it answered PING with {reply!r:.60}")
-        info = await self._call(b"INFO")
+        info = await self._talk.call(b"INFO")
         if isinstance(info, ReplyError):
             return None
         if not isinstance(info, bytes):
             raise ProbeError(Failure.ACTIVE, f"it answered INFO with {info!r:.60}")
         return facts_of(parse_info(info.decode(errors="replace")))
 
-    async def _connect(self) -> None:
-        self._replies = ReplyReader()
-        address = self.target.address
-        if address.startswith("unix:"):
-            self._streams = await asyncio.open_unix_connection(address.removeprefix("unix:"))
-        else:
-            host, _, port = address.rpartition(":")
-            self._streams = await asyncio.open_connection(host.strip("[]"), int(port))
-        if self.target.password is None:
-            return
-        names = [self.target.username.encode()] if self.target.username is not None else []
-        reply = await self._call(b"AUTH", *names, self.target.password.encode())
-        if isinstance(reply, ReplyError):
-            raise _refusal(reply)
 
-    async def _call(self, *args: bytes) -> object:
-        if self._streams is None:
-            raise ConnectionResetError("not connected")
-        reader, writer = self._streams
-        writer.write(encode_command(list(args)))
-        read = 0
-        while (reply := self._replies.next()) is NotImplemented:
-            data = await reader.read(READ_CHUNK)
-            if not data:
-                raise ConnectionResetError("connection closed by the server")
-            read += len(data)
-            if read > REPLY_LIMIT:
-                raise ProbeError(Failure.ACTIVE, f"its reply is longer than {REPLY_LIMIT} bytes")
-            self._replies.feed(data)
-        return reply
-
-
-def _refusal(reply: ReplyError) -> ProbeError:
-    text = str(reply.args[0]) if reply.args else ""
+def _refusal(text: str) -> ProbeError:
     code = text.partition(" ")[0]
     if code == "LOADING":
         return ProbeError(Failure.LOADING, "it is loading its data")

@@ -29,7 +29,10 @@ impl Engine {
                 .routes
                 .routes()
                 .iter()
-                .map(|r| self.place_route(r, &by_cluster, &mut wanted))
+                .map(|r| {
+                    let by_slot = plan.clusters.get(r.cluster).is_some_and(|c| c.ring.slots().is_some());
+                    self.place_route(r, by_slot, &by_cluster, &mut wanted)
+                })
                 .collect();
             let known = self.plan.listeners.iter().position(|l| l.name == listener.name);
             let stats = match known.and_then(|i| self.listeners.get(i)) {
@@ -56,8 +59,12 @@ impl Engine {
 
     /// The endpoints of a cluster, made where they are new.
     fn place_cluster(&mut self, cluster: &Cluster) -> Vec<usize> {
-        let credentials =
-            Credentials { username: cluster.username.clone(), password: cluster.password.clone() };
+        let credentials = Credentials {
+            username: cluster.username.clone(),
+            password: cluster.password.clone(),
+            read_only: cluster.ring.slots().is_some_and(|map| map.reads_replicas()),
+            redirects: cluster.redirects,
+        };
         let mut keys = Vec::with_capacity(cluster.endpoints.len());
         for spec in &cluster.endpoints {
             let known = self
@@ -76,6 +83,9 @@ impl Engine {
                     serve: [None; super::SERVES],
                     peer: false,
                     sequencer: None,
+                    redirects: false,
+                    wanted_ms: 0,
+                    tell_moved_ms: 0,
                     retired: false,
                     retired_at: None,
                     stats: Arc::new(EndpointStats::default()),
@@ -85,7 +95,9 @@ impl Engine {
             endpoint.retired = false;
             endpoint.connect_timeout_ms = cluster.connect_timeout.as_millis() as u64;
             endpoint.op_timeout_us = cluster.op_timeout.as_micros() as u64;
+            endpoint.redirects = cluster.redirects;
             let moved = endpoint.address != spec.address;
+            let changed = endpoint.credentials.read_only != credentials.read_only;
             endpoint.address.clone_from(&spec.address);
             endpoint.credentials = credentials.clone();
             let label = &endpoint.stats.label;
@@ -93,9 +105,11 @@ impl Engine {
             label.set("id", spec.id.as_str());
             let address = spec.address.as_ref().map(ToString::to_string).unwrap_or_default();
             label.set("address", address.as_str());
-            if moved {
+            if moved || changed {
+                let why =
+                    if moved { format!("its address is now {address}") } else { "read_policy".to_owned() };
                 for upstream in self.upstreams_of(key) {
-                    self.break_upstream(upstream, &format!("its address is now {address}"));
+                    self.break_upstream(upstream, &why);
                 }
             }
             keys.push(key);
@@ -112,6 +126,7 @@ impl Engine {
     fn place_route(
         &mut self,
         route: &Route,
+        by_slot: bool,
         by_cluster: &[Vec<usize>],
         wanted: &mut Vec<(usize, u32)>,
     ) -> RouteTargets {
@@ -133,7 +148,7 @@ impl Engine {
             }
             by_endpoint.push(target);
         }
-        RouteTargets { cluster: route.cluster, by_endpoint }
+        RouteTargets { cluster: route.cluster, by_slot, by_endpoint }
     }
 
     fn place_serve(&mut self, key: usize) {

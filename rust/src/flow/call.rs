@@ -5,6 +5,7 @@ use crate::flow::effect::{Kind, Rule};
 use crate::flow::expiry::ExpiryCall;
 use crate::flow::resync::Step;
 
+use super::redirect::Redirect;
 use super::store::Piece;
 use super::ticket::Ticket;
 
@@ -130,8 +131,10 @@ pub struct ClientCall {
     pub command: u16,
     /// Its database.
     pub db: u16,
-    /// Its bytes, where another member may have to execute it.
+    /// Its bytes, where another member or node may have to execute it.
     pub kept: Option<Piece>,
+    /// Redirections that it has followed.
+    pub hops: u8,
     /// How its effect is found.
     pub rule: Rule,
     /// How its reply is changed.
@@ -163,6 +166,10 @@ pub struct TransactionCall {
     pub selects: bool,
     /// See [`ClientCall::kept`].
     pub kept: Option<Piece>,
+    /// The first of its commands that was redirected: where to.
+    pub moved: Option<Redirect>,
+    /// See [`ClientCall::hops`].
+    pub hops: u8,
 }
 
 /// One command of a transaction.

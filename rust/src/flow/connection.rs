@@ -59,6 +59,9 @@ impl Engine {
                 self.primary_ready(primary, key);
                 self.wake_waiters(key);
                 self.touch_sequencer(primary);
+                if !self.strays.is_empty() {
+                    self.send_strays();
+                }
             }
             Role::Replica { primary, bit } => {
                 self.replica_ready(primary, bit, &identity);

@@ -17,6 +17,9 @@ impl Engine {
     pub(super) fn why_not(&self, slot: usize, request: &Request<'_>, elsewhere: &Elsewhere) -> String {
         match elsewhere {
             Elsewhere::Nowhere(text) => text.clone(),
+            Elsewhere::Apart([(_, one), (_, other)]) if self.are_of_one_slot_map(*one, *other) => {
+                "CROSSSLOT Keys in request don't hash to the same slot".to_owned()
+            }
             Elsewhere::Apart([(first, one), (second, other)]) => format!(
                 "CROSSROUTE key '{}' is on {} and key '{}' on {}: send one command for each",
                 shown(request.arg(*first as usize)),
@@ -30,6 +33,14 @@ impl Engine {
                 self.names_behind(self.sessions[slot].listener)
             ),
         }
+    }
+
+    /// Whether two endpoints are of one Redis Cluster, whose own words are the right ones then.
+    fn are_of_one_slot_map(&self, one: usize, other: usize) -> bool {
+        let cluster = |key: usize| self.endpoints.get(key).map(|e| e.cluster.as_str());
+        let by_slot =
+            |name: &str| self.plan.clusters.iter().any(|c| c.name == name && c.ring.slots().is_some());
+        cluster(one) == cluster(other) && cluster(one).is_some_and(by_slot)
     }
 
     /// The servers behind a listener, by name.

@@ -162,6 +162,7 @@ impl Engine {
             command: command.map_or(UNKNOWN, |c| c.id),
             db: session.db,
             kept: None,
+            hops: 0,
             rule,
             convert: match (simple, session.resp, upstream.resp()) {
                 _ if matches!(session.peering, Peering::Stream { .. }) => Convert::Verbatim,
@@ -225,7 +226,7 @@ impl Engine {
         mut call: ClientCall,
         place: impl FnOnce(Room<'_>) -> (u64, Option<Piece>),
     ) {
-        let kept = self.is_rescued(key);
+        let kept = self.is_kept(key);
         let upstream = &mut self.upstreams[key];
         let endpoint = &mut self.endpoints[upstream.endpoint];
         match (entry, endpoint.sequencer.as_mut()) {

@@ -60,6 +60,8 @@ enum Step {
     Member,
     Auth,
     Hello,
+    /// Its reply tells nothing: without it the server redirects.
+    ReadOnly,
     SetName,
     ClientId,
     /// The same of a server that may be too busy to tell.
@@ -115,6 +117,8 @@ pub struct Handshake {
     databases: u16,
     /// Those that have keys, with how many.
     keyspace: Vec<(u16, u64)>,
+    /// A replica will do, if it is one of a Redis Cluster.
+    may_be_replica: bool,
     /// The second round of commands has been sent.
     second: bool,
     /// What was learnt.
@@ -139,6 +143,10 @@ pub struct Credentials {
     pub username: Option<String>,
     /// Password; without it no AUTH is sent.
     pub password: Option<String>,
+    /// Reads are wanted even from a replica of a Redis Cluster.
+    pub read_only: bool,
+    /// It may be a replica of a Redis Cluster: it redirects, or is read from.
+    pub redirects: bool,
 }
 
 impl Handshake {
@@ -151,6 +159,7 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> Self {
         let mut handshake = Self::expecting(VecDeque::new(), predecessor);
+        handshake.may_be_replica = credentials.redirects;
         let mut send = |step, args: &[&str]| {
             encode::command(out, args);
             handshake.awaited.push_back(step);
@@ -163,6 +172,9 @@ impl Handshake {
         }
         if resp3 {
             send(Step::Hello, &["HELLO", "3"]);
+        }
+        if credentials.read_only {
+            send(Step::ReadOnly, &["READONLY"]);
         }
         if asked == Asked::Connection {
             // It may be to end a script that keeps the server busy.
@@ -211,6 +223,7 @@ impl Handshake {
             predecessor,
             databases: 1,
             keyspace: Vec::new(),
+            may_be_replica: false,
             second: false,
             identity: Identity { max_bulk: u64::MAX, expires: true, ..Identity::default() },
         }
@@ -271,13 +284,14 @@ impl Handshake {
             Step::Server => {
                 field(&text, "run_id").unwrap_or_default().clone_into(&mut self.identity.run_id);
                 field(&text, "redis_version").unwrap_or_default().clone_into(&mut self.identity.version);
+                self.may_be_replica &= field(&text, "redis_mode") == Some("cluster");
             }
             Step::Persistence if field(&text, "loading") == Some("1") => {
                 let done = field(&text, "loading_loaded_perc").unwrap_or("?");
                 return Progress::Refused(format!("it is loading its data set ({done} % done)"));
             }
             Step::Persistence => self.identity.aof = field(&text, "aof_enabled") != Some("0"),
-            Step::Replication if field(&text, "role") == Some("slave") => {
+            Step::Replication if field(&text, "role") == Some("slave") && !self.may_be_replica => {
                 return Progress::Refused(
                     "it is a replica (REPLICAOF); a standalone Redis is needed".to_owned(),
                 );
@@ -413,7 +427,8 @@ mod tests {
         let mut handshake =
             Handshake::begin(&Credentials::default(), false, Asked::Server, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-LOADING Redis is loading\r\n"), &mut out)));
-        let credentials = Credentials { username: None, password: Some("x".into()) };
+        let credentials =
+            Credentials { username: None, password: Some("x".into()), ..Credentials::default() };
         let mut handshake =
             Handshake::begin(&credentials, false, Asked::Server, Predecessor::default(), &mut out);
         assert!(refused(handshake.reply(Reply::new(b"-WRONGPASS invalid\r\n"), &mut out)));

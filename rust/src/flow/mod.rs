@@ -64,6 +64,7 @@ mod peer;
 mod place;
 mod private;
 mod proof;
+mod redirect;
 mod repair;
 mod replica;
 mod replies;
@@ -185,6 +186,12 @@ struct Endpoint {
     /// It is another member's peer port.
     peer: bool,
     sequencer: Option<Box<Sequencer>>,
+    /// A command that it answers with `MOVED` or `ASK` is sent where that says.
+    redirects: bool,
+    /// A redirection led here: until then it stays, though the plan may not have it (milliseconds).
+    wanted_ms: u64,
+    /// When the control plane is to be told again that it redirects (milliseconds).
+    tell_moved_ms: u64,
     /// The plan no longer has it.
     retired: bool,
     /// Since when, milliseconds.
@@ -214,6 +221,8 @@ struct Target {
 #[derive(Debug)]
 struct RouteTargets {
     cluster: usize,
+    /// Keys are spread by hash slot.
+    by_slot: bool,
     by_endpoint: Vec<Target>,
 }
 
@@ -260,6 +269,8 @@ pub struct Engine {
     adoption: Option<forward::Adoption>,
     /// The group that this sidecar is a member of.
     group: Option<Box<group::Group>>,
+    /// Commands on their way to where a `MOVED` or `ASK` says.
+    strays: redirect::Strays,
     /// The ticket of a command that is being sent again.
     reissue: Option<ticket::Ticket>,
     generation: NonZeroU32,
@@ -301,6 +312,7 @@ impl Engine {
             merges: Slab::new(),
             adoption: None,
             group: None,
+            strays: redirect::Strays::default(),
             reissue: None,
             generation: NonZeroU32::MIN,
             epoch: 0,

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::command::{Command, KeysResult, keys};
+use crate::command::{Command, KeysResult, keys, slot};
 use crate::resp::{Request, encode};
 
 use super::{Engine, Listener, Target};
@@ -54,6 +54,8 @@ pub(super) struct Located<'a> {
     pub strip: usize,
     pub writes: u32,
     pub reads: u32,
+    /// Its hash slot, where keys are spread by that.
+    pub slot: Option<u16>,
 }
 
 /// A server behind a listener.
@@ -84,7 +86,8 @@ impl Engine {
         command: Option<&'static Command>,
         request: &Request<'_>,
     ) -> Result<Place, String> {
-        self.locate(slot, command, request).map_err(|elsewhere| self.why_not(slot, request, &elsewhere))
+        self.locate_for(slot, command, request, false)
+            .map_err(|elsewhere| self.why_not(slot, request, &elsewhere))
     }
 
     /// Where a command goes, if that is one place.
@@ -94,6 +97,17 @@ impl Engine {
         command: Option<&'static Command>,
         request: &Request<'_>,
     ) -> Result<Place, Elsewhere> {
+        self.locate_for(slot, command, request, command.is_some_and(only_reads))
+    }
+
+    /// The same; what only `reads` may go to a replica of a Redis Cluster.
+    pub(super) fn locate_for(
+        &self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+        reads: bool,
+    ) -> Result<Place, Elsewhere> {
         let session = &self.sessions[slot];
         let (Some(plan), Some(listener)) =
             (self.plan.listeners.get(session.listener), self.listeners.get(session.listener))
@@ -102,7 +116,8 @@ impl Engine {
         };
         let table = &plan.routes;
         if table.is_single()
-            && let Some([only]) = listener.routes.first().map(|r| r.by_endpoint.as_slice())
+            && let Some([only]) =
+                listener.routes.first().filter(|r| !r.by_slot).map(|r| r.by_endpoint.as_slice())
             && only.spread.is_empty()
             && !table.get(0).is_some_and(|r| r.remove_prefix)
         {
@@ -123,9 +138,13 @@ impl Engine {
             };
         }
         let mut place: Option<Place> = None;
+        let mut hash_slot = None;
+        let reader = reads.then_some(slot);
         for &index in &indices {
             let key = request.arg(index as usize);
-            let Located { target, strip, writes, reads } = self.place_key(session.listener, key)?;
+            let Located { target, strip, writes, reads, slot } =
+                self.place_key(session.listener, key, reader)?;
+            let same_slot = *hash_slot.get_or_insert(slot) == slot;
             let placed = Placed { index, strip, replicas: writes };
             match &mut place {
                 None => {
@@ -139,7 +158,7 @@ impl Engine {
                         mixed: false,
                     });
                 }
-                Some(place) if place.endpoint == target.endpoint => {
+                Some(place) if place.endpoint == target.endpoint && same_slot => {
                     place.mixed |= place.writes != writes;
                     place.writes |= writes;
                     place.reads &= reads;
@@ -154,8 +173,13 @@ impl Engine {
         place.ok_or_else(|| Elsewhere::Nowhere("UNAVAILABLE no route".to_owned()))
     }
 
-    /// Where one key goes.
-    pub(super) fn place_key(&self, listener: usize, key: &[u8]) -> Result<Located<'_>, Elsewhere> {
+    /// Where one key goes. `reader`: whose read it is, if it may go to a replica of a Redis Cluster.
+    pub(super) fn place_key(
+        &self,
+        listener: usize,
+        key: &[u8],
+        reader: Option<usize>,
+    ) -> Result<Located<'_>, Elsewhere> {
         let plan = &self.plan.listeners[listener];
         let Some(route) = plan.routes.select(key) else {
             return Err(Elsewhere::Nowhere(format!(
@@ -167,10 +191,19 @@ impl Engine {
         let targets = &self.listeners[listener].routes[route];
         let cluster = &self.plan.clusters[targets.cluster];
         let key = key.get(strip..).unwrap_or(&[]);
-        let target = cluster.ring.pick(key).and_then(|i| targets.by_endpoint.get(i));
+        let map = cluster.ring.slots();
+        let at = match (map, reader) {
+            (Some(map), Some(reader)) if map.reads_replicas() => {
+                let is_up = |i: usize| targets.by_endpoint.get(i).is_some_and(|t| self.is_up(t.endpoint));
+                let at = map.pick_read(key, reader, is_up);
+                Some(at.ok_or_else(|| no_replica(&cluster.name, slot::slot(key)))?)
+            }
+            _ => cluster.ring.pick(key),
+        };
+        let target = at.and_then(|i| targets.by_endpoint.get(i));
         let target = target.ok_or_else(|| no_endpoint(&cluster.name))?;
         let (writes, reads) = self.replicas_of(target, key);
-        Ok(Located { target, strip, writes, reads })
+        Ok(Located { target, strip, writes, reads, slot: map.map(|_| slot::slot(key)) })
     }
 
     /// A command without keys: the catch-all route's.
@@ -183,10 +216,17 @@ impl Engine {
                 command.name.replace('|', " ")
             )));
         };
+        if targets.by_slot && command.name.starts_with("cluster") {
+            // What clients see is one Redis.
+            return Err(Elsewhere::Nowhere("ERR This instance has cluster support disabled".to_owned()));
+        }
         match targets.by_endpoint.as_slice() {
             [] => Err(no_endpoint(&self.plan.clusters[targets.cluster].name)),
             [first] => Ok(first.place()),
-            [first, ..] if is_about_the_server(command) => Ok(first.place()),
+            all @ [first, ..] if is_about_the_server(command) => {
+                let up = all.iter().find(|t| targets.by_slot && self.is_up(t.endpoint));
+                Ok(up.unwrap_or(first).place())
+            }
             _ => Err(Elsewhere::Everywhere),
         }
     }
@@ -224,7 +264,9 @@ impl Engine {
             }
             let cut = table.get(at).is_some_and(|r| r.remove_prefix && !r.prefix.is_empty());
             let called = if cut { Called::WithoutPrefix(at) } else { Called::AsTheyAre };
-            for target in &route.by_endpoint {
+            let map = self.plan.clusters[route.cluster].ring.slots();
+            let masters = |(i, _): &(usize, &Target)| map.is_none_or(|map| map.is_master(*i));
+            for (_, target) in route.by_endpoint.iter().enumerate().filter(masters) {
                 let here = address(target.endpoint);
                 let found = servers.iter_mut().find(|s| {
                     s.endpoint == target.endpoint || (here.is_some() && address(s.endpoint) == here)
@@ -257,6 +299,12 @@ impl Engine {
         }
     }
 
+    /// Whether an endpoint can be read from now.
+    fn is_up(&self, endpoint: usize) -> bool {
+        let serve = self.endpoints.get(endpoint).and_then(|e| e.serve[0]);
+        serve.and_then(|key| self.upstreams.get(key)).is_some_and(super::upstream::Upstream::is_ready)
+    }
+
     /// The replicas that a key's writes and reads go to.
     fn replicas_of(&self, target: &Target, key: &[u8]) -> (u32, u32) {
         let mut writes = target.writes;
@@ -270,6 +318,11 @@ impl Engine {
         }
         (writes, target.reads & writes)
     }
+}
+
+/// Whether a command may go to a replica, if its client wants that.
+pub(super) fn only_reads(command: &Command) -> bool {
+    command.flags.contains(crate::command::Flags::READONLY) && !command.is_write()
 }
 
 impl Place {
@@ -345,6 +398,12 @@ fn has_share(plan: &Plan, cluster: usize, endpoint: usize, key: &[u8]) -> bool {
 fn no_endpoint(cluster: &str) -> Elsewhere {
     Elsewhere::Nowhere(format!(
         "UNAVAILABLE cluster {cluster} has no endpoint: its name has not resolved yet; nothing was sent, try again"
+    ))
+}
+
+fn no_replica(cluster: &str, slot: u16) -> Elsewhere {
+    Elsewhere::Nowhere(format!(
+        "UNAVAILABLE cluster {cluster} has no replica of slot {slot}, and its read_policy is 'replica'; nothing was sent"
     ))
 }
 

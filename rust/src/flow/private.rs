@@ -218,7 +218,11 @@ impl Engine {
         private.used_ms = self.now.ms;
         let upstream = &mut self.upstreams[key];
         let offset = upstream.out.queued();
-        upstream.out.push(frame);
+        let redirects = self.endpoints[upstream.endpoint].redirects;
+        let kept = redirects.then(|| upstream.out.push_kept(frame));
+        if kept.is_none() {
+            upstream.out.push(frame);
+        }
         let count = &self.endpoints[upstream.endpoint].stats.count;
         count.upstream_rq_total.inc();
         let call = if wanted == Use::Subscribe {
@@ -237,7 +241,8 @@ impl Engine {
                 entry: NO_ENTRY,
                 command: command.id,
                 db: session.db,
-                kept: None,
+                kept,
+                hops: 0,
                 rule: Rule::Never,
                 convert: Convert::Verbatim,
             })
@@ -286,6 +291,8 @@ impl Engine {
         let overdue = std::mem::take(&mut session.overdue);
         let (id, resp, db, path, in_flight) =
             (session.id, session.resp, session.db, session.path, session.in_flight());
+        let in_flight = in_flight - u64::from(self.reissue.is_some());
+        let session = &self.sessions[slot];
         let own = session.private_ref().map(|p| p.upstream).filter(|key| *key != NO_PATH);
         if let Some(elsewhere) =
             own.filter(|key| self.upstreams.get(*key).is_none_or(|u| u.endpoint != endpoint))

@@ -225,13 +225,18 @@ impl Engine {
         if self.is_no_reply(key, reply) {
             return;
         }
+        let redirect = self.redirect_of(key, bytes);
         let upstream = &mut self.upstreams[key];
         match upstream.calls.front_mut() {
             None => return self.protocol_error(key, "it sent a reply that nobody asked for"),
-            Some(Call::Client(_)) => self.command_answered(key, reply),
+            Some(Call::Client(_)) => match redirect {
+                Some(to) => return self.redirect_command(key, to, bytes),
+                None => self.command_answered(key, reply),
+            },
             Some(Call::Transaction(call)) => {
                 call.replies += 1;
                 call.refused |= call.replies == 1 && reply.is_error();
+                call.moved = call.moved.take().or(redirect);
                 if call.replies < call.items.len() + 2 {
                     return;
                 }
@@ -308,6 +313,11 @@ impl Engine {
     fn transaction_done(&mut self, key: usize, mut call: TransactionCall, reply: Reply<'_>) {
         if call.refused {
             return self.refused_transaction(key, call);
+        }
+        if reply.is_error()
+            && let Some(redirect) = call.moved.take()
+        {
+            return self.redirect_transaction(key, call, redirect);
         }
         if call.entry != NO_ENTRY {
             self.commit_transaction(key, &call, reply);

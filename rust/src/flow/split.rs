@@ -8,6 +8,8 @@
 //! A part is a client's command like any other, with its own entry in its sequencer's log; only its ticket says that the
 //! reply belongs to a [`Merge`]. A session has one path at a time, so nothing else of it is in flight meanwhile.
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::command::{Command, KeysResult, keys};
@@ -112,14 +114,16 @@ impl Engine {
             return Err(Refusal::Malformed(wrong_arity(command.name)));
         }
         let listener = self.sessions[slot].listener;
+        let reader = super::place::only_reads(command).then_some(slot);
         let mut groups: Vec<Group> = Vec::new();
+        // (A Redis Cluster has thousands of slots.)
+        let mut ways = HashMap::with_hasher(FixedState::default());
         for (place, index) in (0..).zip(indices.iter().map(|i| *i as usize)) {
             let found = self
-                .place_key(listener, request.arg(index))
+                .place_key(listener, request.arg(index), reader)
                 .map_err(|e| Refusal::NoRoute(self.why_not(slot, request, &e)))?;
             let (endpoint, writes, reads) = (found.target.endpoint, found.writes, found.reads);
-            let way = |g: &Group| (g.endpoint, g.writes, g.reads) == (endpoint, writes, reads);
-            let at = groups.iter().position(way).unwrap_or_else(|| {
+            let at = *ways.entry((endpoint, writes, reads, found.slot)).or_insert_with(|| {
                 groups.push(Group { endpoint, writes, reads, keys: Vec::new(), places: Vec::new() });
                 groups.len() - 1
             });

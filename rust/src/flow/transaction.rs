@@ -209,6 +209,7 @@ impl Engine {
 
     pub(super) fn exec(&mut self, slot: usize) -> Step {
         let generation = self.plan.generation;
+        self.follow_plan(slot);
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.generation != generation && queued.path.is_some() {
             self.end_transaction(slot);
@@ -367,7 +368,7 @@ impl Engine {
         (bytes, items)
     }
 
-    fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
+    pub(super) fn send_transaction(&mut self, slot: usize, endpoint: usize, key: usize, queued: &Queued) {
         self.count_request(slot);
         let (mut bytes, mut items) = self.prepare_transaction(queued);
         let any = items.iter().any(|i| i.rule != Rule::Never);
@@ -397,6 +398,8 @@ impl Engine {
             db,
             selects: queued.selects,
             kept: None,
+            moved: None,
+            hops: 0,
         });
         let endpoint_state = &mut self.endpoints[endpoint];
         match endpoint_state.sequencer.as_mut() {
@@ -435,7 +438,7 @@ impl Engine {
             elsewhere.extend(super::keys::keys_of(&bytes, db).unwrap_or_default());
         }
         let sent = if any && !self.blocked.is_empty() { bytes.clone() } else { Vec::new() };
-        if call.entry != NO_ENTRY || queued.selects {
+        if call.entry != NO_ENTRY || queued.selects || endpoint_state.redirects {
             call.bytes = bytes;
         }
         if queued.selects {

@@ -44,6 +44,9 @@ impl Engine {
                 self.tick_endpoint(key);
             }
         }
+        if !self.strays.is_empty() {
+            self.send_strays();
+        }
         self.tick_group();
         self.close_hung();
         self.tick_blocked();
@@ -244,7 +247,7 @@ impl Engine {
             .iter()
             .flatten()
             .any(|&u| self.upstreams.get(u).is_some_and(|u| !u.calls.is_empty()));
-        if (behind || busy) && now.ms < since + RETIRE_MS {
+        if ((behind || busy) && now.ms < since + RETIRE_MS) || now.ms < endpoint.wanted_ms {
             return;
         }
         let mine: Vec<usize> = endpoint

@@ -1,10 +1,48 @@
 //! Maglev consistent hashing (Eisenbud et al., NSDI 2016, listing 1), with the key hash and the table that Envoy uses,
 //! so that a sharded data set stays where it is when redisha takes over from it.
 
+use super::slots::Slots;
 use crate::command::slot::hash_tag;
 
 /// Entries of a table: a prime, as the paper recommends and Envoy has it.
 const TABLE: usize = 65_537;
+
+/// Which of a cluster's endpoints holds a key.
+#[derive(Debug)]
+pub enum Ring {
+    /// By hash, the same for whoever knows the endpoints.
+    Maglev(Maglev),
+    /// By slot, as the servers themselves have agreed.
+    Slots(Slots),
+}
+
+impl Ring {
+    /// Which endpoint holds `key`; `None` when there is none.
+    #[inline]
+    pub fn pick(&self, key: &[u8]) -> Option<usize> {
+        match self {
+            Self::Maglev(ring) => ring.pick(key),
+            Self::Slots(map) => map.pick(key),
+        }
+    }
+
+    /// Whether only the part in `{}` of a key is hashed.
+    pub fn hash_tags(&self) -> bool {
+        match self {
+            Self::Maglev(ring) => ring.hash_tags(),
+            Self::Slots(_) => true,
+        }
+    }
+
+    /// The slot map, where there is one.
+    #[inline]
+    pub fn slots(&self) -> Option<&Slots> {
+        match self {
+            Self::Maglev(_) => None,
+            Self::Slots(map) => Some(map),
+        }
+    }
+}
 
 /// The endpoint of each hash.
 #[derive(Debug)]

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::balance::Maglev;
+use super::balance::{Maglev, Ring};
 use super::select::RouteTable;
+use super::slots::Slots;
 use super::spec::{
-    Address, Consistency, EndpointSpec, GroupSpec, Limits, PlanSpec, Port, ReadsSpec, RouteSpec, UserSpec,
+    Address, BalanceSpec, ClusterSpec, Consistency, EndpointSpec, GroupSpec, Limits, PlanSpec, Port,
+    ReadsSpec, RouteSpec, UserSpec,
 };
 
 /// Offsets within a command are 32 bits wide.
@@ -104,7 +106,9 @@ pub struct Cluster {
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Which of them holds a key.
-    pub ring: Maglev,
+    pub ring: Ring,
+    /// Whether a command that is answered with `MOVED` or `ASK` is sent where that says.
+    pub redirects: bool,
     /// Limit of connect and handshake.
     pub connect_timeout: Duration,
     /// Limit of one request.
@@ -175,19 +179,18 @@ impl Plan {
         if group.is_none() && listeners.iter().any(|l| l.port != Port::Routes) {
             return wrong("a listener is of a group, and there is none".to_owned());
         }
-        let clusters = spec
-            .clusters
-            .into_iter()
-            .map(|c| Cluster {
-                ring: Maglev::new(c.endpoints.iter().map(|e| e.id.as_str()), c.hash_tags),
-                name: c.name,
-                endpoints: c.endpoints,
-                connect_timeout: Duration::from_millis(c.connect_timeout_ms),
-                op_timeout: Duration::from_millis(c.op_timeout_ms),
-                username: c.username,
-                password: c.password,
-            })
-            .collect();
+        let clusters: Vec<Cluster> =
+            spec.clusters.into_iter().map(compile_cluster).collect::<Result<_, PlanError>>()?;
+        for route in listeners.iter().flat_map(|l| l.routes.routes()) {
+            let by_slot = |i: &usize| clusters.get(*i).is_some_and(|c| c.redirects);
+            let mut mirrors = route.mirrors.iter().map(|m| m.cluster);
+            if !route.mirrors.is_empty() && (by_slot(&route.cluster) || mirrors.any(|m| by_slot(&m))) {
+                return wrong(format!(
+                    "route \"{}\" is mirrored, and a cluster of it follows redirections",
+                    route.prefix.escape_ascii()
+                ));
+            }
+        }
         Ok(Self {
             generation: spec.generation,
             limits: spec.limits,
@@ -198,6 +201,28 @@ impl Plan {
             group,
         })
     }
+}
+
+fn compile_cluster(c: ClusterSpec) -> Result<Cluster, PlanError> {
+    let ring = match c.balance {
+        BalanceSpec::Maglev => {
+            Ring::Maglev(Maglev::new(c.endpoints.iter().map(|e| e.id.as_str()), c.hash_tags))
+        }
+        BalanceSpec::Slots => {
+            let map = Slots::new(&c.slots, c.endpoints.len(), c.reads);
+            Ring::Slots(map.map_err(|e| PlanError::Wrong(format!("cluster {}: {e}", c.name)))?)
+        }
+    };
+    Ok(Cluster {
+        redirects: c.redirects || ring.slots().is_some(),
+        ring,
+        name: c.name,
+        endpoints: c.endpoints,
+        connect_timeout: Duration::from_millis(c.connect_timeout_ms),
+        op_timeout: Duration::from_millis(c.op_timeout_ms),
+        username: c.username,
+        password: c.password,
+    })
 }
 
 fn compile_route(

@@ -6,9 +6,11 @@
 mod balance;
 mod compile;
 mod select;
+mod slots;
 pub mod spec;
 
-pub use balance::{Maglev, key_hash};
+pub use balance::{Maglev, Ring, key_hash};
 pub use compile::{Cluster, Endpoint, Group, Listener, Mirror, Plan, PlanError, Route, User};
 pub use select::RouteTable;
+pub use slots::Slots;
 pub use spec::{Address, GroupSpec, Limits};

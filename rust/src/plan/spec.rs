@@ -219,6 +219,15 @@ pub struct ClusterSpec {
     pub endpoints: Vec<EndpointSpec>,
     /// How keys are spread over them.
     pub balance: BalanceSpec,
+    /// Who has which slots, where keys are spread by slot; empty while that is not known.
+    #[serde(default)]
+    pub slots: Vec<SlotRange>,
+    /// Who is read from, where keys are spread by slot.
+    #[serde(default)]
+    pub reads: ReadPolicy,
+    /// Whether a command that is answered with `MOVED` or `ASK` is sent where that says.
+    #[serde(default)]
+    pub redirects: bool,
     /// Whether only the part in `{}` of a key is hashed.
     pub hash_tags: bool,
     /// Limit of connect and handshake.
@@ -246,6 +255,39 @@ impl fmt::Debug for ClusterSpec {
 pub enum BalanceSpec {
     /// Google's Maglev hashing.
     Maglev,
+    /// The hash slots of Redis Cluster.
+    Slots,
+}
+
+/// A run of hash slots and who has them: indices of the cluster's endpoints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotRange {
+    /// The first slot.
+    pub first: u16,
+    /// The last one.
+    pub last: u16,
+    /// Who takes its writes.
+    pub master: u16,
+    /// Who has copies.
+    pub replicas: Vec<u16>,
+}
+
+/// Who is read from in a Redis Cluster; Envoy's words.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadPolicy {
+    /// The master.
+    #[default]
+    Master,
+    /// The master, unless it is down.
+    PreferMaster,
+    /// A replica.
+    Replica,
+    /// A replica, unless all are down.
+    PreferReplica,
+    /// Any of them.
+    Any,
 }
 
 /// One Redis.

@@ -93,6 +93,10 @@ counters! {
         upstream_rq_indoubt,
         /// Commands refused because the endpoint was not there.
         upstream_rq_unavailable,
+        /// Replies `MOVED` and `ASK` that were followed.
+        upstream_internal_redirect_succeeded_total,
+        /// The same that could not be.
+        upstream_internal_redirect_failed_total,
     }
 }
 
