@@ -17,6 +17,9 @@ DATA = Path(__file__).parent.parent / "support" / "data"
 PROXY = "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy"
 OPTIONS = "type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProtocolOptions"
 HEALTH = "type.googleapis.com/envoy.extensions.health_checkers.redis.v3.Redis"
+REDIS_CLUSTER = "type.googleapis.com/envoy.extensions.clusters.redis.v3.RedisClusterConfig"
+
+_NOT_MIRRORED = "redirections (MOVED, ASK) are not followed where writes are mirrored"
 
 Tree = dict[str, Any]
 
@@ -34,6 +37,13 @@ def cluster(name: str, *hosts: str, **fields: Any) -> Tree:
         "lb_policy": "MAGLEV",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
     } | fields
+
+
+def redis_cluster(name: str, **config: Any) -> Tree:
+    kind = {"name": "envoy.clusters.redis", "typed_config": {"@type": REDIS_CLUSTER} | config}
+    found = cluster(name, cluster_type=kind, lb_policy="CLUSTER_PROVIDED")
+    del found["type"]
+    return found
 
 
 def proxy(*routes: Tree, **fields: Any) -> Tree:
@@ -92,7 +102,7 @@ def test_the_pair() -> None:
         assert (one.discovery, one.balance, one.connect_timeout, one.op_timeout) == ("strict_dns", "maglev", 250, 5000)
     (warning,) = loaded.warnings
     assert (warning.line, warning.path.rpartition(".")[2]) == (29, "enable_redirection")
-    assert "followed in a later version" in warning.message
+    assert warning.message == f"ignored for redis-envoy-001, redis-envoy-002: {_NOT_MIRRORED}"
 
 
 def test_the_prefixes() -> None:
@@ -118,6 +128,31 @@ def test_lower_camel_case_is_the_same() -> None:
     same = parse(yaml.safe_dump(camel(yaml.safe_load(text))), "envoy.yaml", {})
     assert same.kind == "envoy"
     assert same.config == parse(text, "envoy.yaml", {}).config
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_a_redis_cluster(struct: bool) -> None:
+    one = redis_cluster("a", cluster_refresh_rate="2s", cluster_refresh_timeout="3s", redirect_refresh_threshold=5)
+    if struct:
+        config = one["cluster_type"]["typed_config"]
+        del config["@type"]
+        one["cluster_type"]["typed_config"] = {"@type": "type.googleapis.com/google.protobuf.Struct", "value": config}
+    settings = {"op_timeout": "5s", "enable_redirection": True, "read_policy": "PREFER_REPLICA"}
+    routes = {"cluster": "a"}, {"cluster": "b", "prefix": "b:"}, {"cluster": "c", "prefix": "c:"}
+    mirrored = routes[2] | {"request_mirror_policy": [{"cluster": "d"}]}
+    clusters = [one, cluster("b"), cluster("c"), cluster("d")]
+    loaded = read(bootstrap(listener(proxy(*routes[:2], mirrored, settings=settings)), clusters=clusters))
+    found = loaded.config.clusters
+    assert [found[name].type for name in "abcd"] == ["redis_cluster", "standalone", "standalone", "standalone"]
+    assert (found["a"].discovery, found["a"].refresh, found["a"].read_policy) == ("strict_dns", 2000, "prefer_replica")
+    assert [found[name].enable_redirection for name in "bcd"] == [True, False, False]
+    assert found["b"].read_policy == "master"
+    told = {(each.path.rpartition(".")[2], each.message) for each in loaded.warnings}
+    assert told == {
+        ("enable_redirection", f"ignored for c, d: {_NOT_MIRRORED}"),
+        ("cluster_refresh_timeout", "ignored: a node has the timeout of its health check to answer"),
+        ("redirect_refresh_threshold", "ignored: the slot map is asked for as soon as a slot has moved"),
+    }
 
 
 def test_defaults_are_envoys() -> None:
@@ -364,8 +399,25 @@ def _mirror(**fields: Any) -> Tree:
         (_mirror(cluster="a"), "the cluster 'a' would mirror to itself"),
         (_mirror(cluster="c"), "there is no cluster 'c' (known: a, b)"),
         (
+            bootstrap(clusters=[cluster("a", cluster_type={"name": "envoy.clusters.aggregate"})]),
+            "this type of cluster is not supported: envoy.clusters.aggregate (write envoy.clusters.redis",
+        ),
+        (
             bootstrap(clusters=[cluster("a", cluster_type={"name": "envoy.clusters.redis"})]),
-            "not supported: envoy.clusters.redis",
+            "the nodes of a Redis Cluster say where keys are, and not MAGLEV (write lb_policy: CLUSTER_PROVIDED)",
+        ),
+        (bootstrap(clusters=[redis_cluster("a", enable_zone_discovery=True)]), "zones are not supported"),
+        (bootstrap(clusters=[redis_cluster("a", refresh="1s")]), "refresh: this field is not supported"),
+        (
+            bootstrap(
+                listener(proxy({"cluster": "a", "request_mirror_policy": [{"cluster": "b"}]})),
+                clusters=[redis_cluster("a"), cluster("b")],
+            ),
+            "the cluster 'a' is a Redis Cluster, which cannot have mirrors",
+        ),
+        (
+            bootstrap(listener(proxy(settings={"op_timeout": "5s", "read_policy": "LOCAL_ZONE_AFFINITY"}))),
+            "this way of reading is not supported: LOCAL_ZONE_AFFINITY (write MASTER)",
         ),
         (bootstrap(clusters=[cluster("a") | {"name": 3}]), "name: expected text, found the number 3"),
         (bootstrap(clusters=[cluster("a") | {"name": ""}]), "must not be empty"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::plan::{Cluster, Plan, Route};
+use crate::plan::{Cluster, Plan, Route, Slots};
 use crate::stats::{EndpointStats, ListenerStats, ReplicaStats};
 
 use super::dirty::DirtyMap;
@@ -62,7 +62,7 @@ impl Engine {
         let credentials = Credentials {
             username: cluster.username.clone(),
             password: cluster.password.clone(),
-            read_only: cluster.ring.slots().is_some_and(|map| map.reads_replicas()),
+            read_only: cluster.ring.slots().is_some_and(Slots::reads_replicas),
             redirects: cluster.redirects,
         };
         let mut keys = Vec::with_capacity(cluster.endpoints.len());

@@ -164,7 +164,7 @@ impl Engine {
         let since_us = self.now.us;
         match kept.filter(|_| hops < HOPS) {
             Some(bytes) => {
-                self.stray(Stray { ticket, bytes, what, db, started_us, since_us, hops, from, to })
+                self.stray(Stray { ticket, bytes, what, db, started_us, since_us, hops, from, to });
             }
             None => {
                 self.endpoints[from].stats.count.upstream_internal_redirect_failed_total.inc();
@@ -394,7 +394,7 @@ impl Engine {
                 self.send(ticket, command, &incoming, &Place::at(endpoint), key, false);
             } else {
                 self.settle(ticket, |out| {
-                    encode::error(out, "ERR internal error: a kept command cannot be read")
+                    encode::error(out, "ERR internal error: a kept command cannot be read");
                 });
             }
         }

@@ -7,8 +7,8 @@ The file is translated into a native document, whose values keep the lines and t
 * ignored with a warning: what tunes something that redisha does in another way, or does not need;
 * refused: what would make the data go elsewhere, or what redisha has not, each named with its line.
 
-``op_timeout`` and ``enable_hashtagging`` belong to a listener there and to a cluster here: they are carried over to the
-clusters that the listener's routes lead to.
+``op_timeout``, ``enable_hashtagging``, ``enable_redirection`` and ``read_policy`` belong to a listener there and to a
+cluster here: they are carried over to the clusters that the listener's routes lead to.
 """
 
 from redisha.config.envoy.cluster import translate_cluster
@@ -16,6 +16,7 @@ from redisha.config.envoy.fields import Fields
 from redisha.config.envoy.listener import Settings, translate_listener
 from redisha.config.envoy.parts import translate_address
 from redisha.config.scalars import parse_duration
+from redisha.config.slotted import REDIS_CLUSTER
 from redisha.config.tree import Item, Report
 
 _IGNORED = {
@@ -72,8 +73,11 @@ def translate(root: Item, report: Report) -> Item:
             report.error(resources.item, f"there are no {what}")
     resources.ignore({"secrets": "secrets are given where they are used"})
     resources.done()
+    mirrored = {name for _, settings in listeners for name in settings.mirrored}
     for _, settings in listeners:
         _carry(settings, clusters, report)
+        _carry_reads(settings, clusters, report)
+        _carry_redirection(settings, clusters, mirrored, report)
     document["listeners"] = resources.item.with_value([listener for listener, _ in listeners])
     document["clusters"] = resources.item.with_value(clusters)
     return root.with_value(document)
@@ -115,6 +119,38 @@ def _carry(settings: Settings, clusters: dict[str, Item], report: Report) -> Non
             _carry_timeout(settings.op_timeout, name, cluster, report)
         if settings.hash_tags is not None:
             cluster.mapping["hash_tags"] = settings.hash_tags
+
+
+def _is_redis_cluster(cluster: Item | None) -> bool:
+    kind = cluster.get("type") if cluster is not None else None
+    return kind is not None and kind.text == REDIS_CLUSTER
+
+
+def _carry_reads(settings: Settings, clusters: dict[str, Item], report: Report) -> None:
+    """Only a Redis Cluster has replicas that are known."""
+    policy = settings.read_policy
+    if policy is None:
+        return
+    found = [clusters[name] for name in settings.clusters if _is_redis_cluster(clusters.get(name))]
+    for cluster in found:
+        cluster.mapping["read_policy"] = policy
+    if not found:
+        hint = "write MASTER, or a cluster_type of envoy.clusters.redis"
+        report.error(policy, f"reading from replicas is not supported but of a Redis Cluster: {policy.value}", hint)
+
+
+def _carry_redirection(settings: Settings, clusters: dict[str, Item], mirrored: set[str], report: Report) -> None:
+    """A Redis Cluster's redirections are always followed; those of a Redis with mirrors never."""
+    if settings.redirection is None:
+        return
+    given = [name for name in dict.fromkeys(settings.clusters) if name in clusters]
+    for name in given:
+        if name not in mirrored and not _is_redis_cluster(clusters[name]):
+            clusters[name].mapping["enable_redirection"] = settings.redirection
+    without = [name for name in given if name in mirrored and not _is_redis_cluster(clusters[name])]
+    if without:
+        why = "redirections (MOVED, ASK) are not followed where writes are mirrored"
+        report.warn(settings.redirection, f"ignored for {', '.join(without)}: {why}")
 
 
 def _carry_timeout(timeout: Item, name: str, cluster: Item, report: Report) -> None:

@@ -2,11 +2,23 @@
 
 from redisha.config.envoy.fields import Fields
 from redisha.config.envoy.parts import check_type, translate_address, translate_secret
+from redisha.config.slotted import REDIS_CLUSTER
 from redisha.config.tree import Item, suggest
 
 _OPTIONS = "envoy.extensions.filters.network.redis_proxy.v3.RedisProtocolOptions"
 _OPTIONS_KEY = "envoy.filters.network.redis_proxy"
 _HEALTH = "envoy.extensions.health_checkers.redis.v3.Redis"
+
+_REDIS_CLUSTER = "envoy.clusters.redis"
+_CLUSTER_CONFIG = "envoy.extensions.clusters.redis.v3.RedisClusterConfig"
+
+_CLUSTER_CONFIG_IGNORED = {
+    "cluster_refresh_timeout": "a node has the timeout of its health check to answer",
+    "failure_refresh_threshold": "the slot map is asked for as soon as a node is lost",
+    "host_degraded_refresh_threshold": "the slot map is asked for as soon as a node is lost",
+    "redirect_refresh_interval": "the slot map is asked for as soon as a slot has moved",
+    "redirect_refresh_threshold": "the slot map is asked for as soon as a slot has moved",
+}
 
 # Envoy's own default, which the file counts on when it says nothing.
 _CONNECT_TIMEOUT = "5s"
@@ -59,7 +71,8 @@ _HEALTH_IGNORED = {
 def translate_cluster(cluster: Fields) -> tuple[Item | None, Item]:
     """The cluster's name and the native cluster."""
     name = cluster.required_text("name")
-    native: dict[str, Item] = {"discovery": _discovery(cluster)}
+    slotted = _redis_cluster(cluster)
+    native: dict[str, Item] = {"discovery": _discovery(cluster, slotted=slotted is not None)} | (slotted or {})
     native["connect_timeout"] = cluster.duration("connect_timeout") or cluster.item.with_value(_CONNECT_TIMEOUT)
     if (refresh := cluster.duration("dns_refresh_rate")) is not None:
         native["dns_refresh"] = refresh
@@ -67,7 +80,7 @@ def translate_cluster(cluster: Fields) -> tuple[Item | None, Item]:
         native["respect_dns_ttl"] = ttl
     endpoints = _endpoints(cluster)
     native["endpoints"] = endpoints
-    _check_policy(cluster, len(endpoints.sequence))
+    _check_policy(cluster, len(endpoints.sequence), slotted=slotted is not None)
     if (auth := _auth(cluster)) is not None:
         native["auth"] = auth
     if (health := _health(cluster)) is not None:
@@ -83,18 +96,46 @@ def translate_cluster(cluster: Fields) -> tuple[Item | None, Item]:
     return name, cluster.item.with_value(native)
 
 
-def _discovery(cluster: Fields) -> Item:
+def _redis_cluster(cluster: Fields) -> dict[str, Item] | None:
+    """What ``cluster_type`` says; None if it is no Redis Cluster."""
     custom = cluster.message("cluster_type")
-    if custom is not None:
-        kind = custom.text("name")
-        cluster.report.error(
-            kind or custom.item,
-            f"this type of cluster is not supported: {kind.value if kind else 'without a name'}",
-            "Redis Cluster comes in a later version; here are standalone servers: write type: STRICT_DNS",
-        )
+    if custom is None:
+        return None
+    kind = custom.text("name")
+    if kind is None or kind.value != _REDIS_CLUSTER:
+        name = kind.value if kind is not None else "without a name"
+        message = f"this type of cluster is not supported: {name}"
+        cluster.report.error(kind or custom.item, message, f"write {_REDIS_CLUSTER}, or type: STRICT_DNS")
+        return None
+    native = {"type": kind.with_value(REDIS_CLUSTER)}
+    config = custom.message("typed_config")
+    custom.done()
+    if config is None:
+        return native
+    type_name = config.item.get("@type")
+    if type_name is not None and str(type_name.value).endswith("/google.protobuf.Struct"):
+        config.take("@type")
+        inner = config.message("value")
+        config.done()
+        if inner is None:
+            return native
+        config = inner
+    elif not check_type(config, _CLUSTER_CONFIG, "a Redis Cluster"):
+        return native
+    if (refresh := config.duration("cluster_refresh_rate")) is not None:
+        native["refresh"] = refresh
+    zones = config.flag("enable_zone_discovery")
+    if zones is not None and zones.value is True:
+        config.report.error(zones, "zones are not supported", "remove it")
+    config.ignore(_CLUSTER_CONFIG_IGNORED)
+    config.done()
+    return native
+
+
+def _discovery(cluster: Fields, *, slotted: bool) -> Item:
     kind = cluster.text("type")
     if kind is None:
-        return cluster.item.with_value("static")  # Envoy's default
+        return cluster.item.with_value("strict_dns" if slotted else "static")  # Envoy's defaults
     if kind.value not in _DISCOVERY:
         hint = suggest(str(kind.value), _DISCOVERY)
         cluster.report.error(kind, f"this discovery is not supported: {kind.value}", hint)
@@ -102,11 +143,16 @@ def _discovery(cluster: Fields) -> Item:
     return kind.with_value(_DISCOVERY[str(kind.value)])
 
 
-def _check_policy(cluster: Fields, endpoints: int) -> None:
+def _check_policy(cluster: Fields, endpoints: int, *, slotted: bool) -> None:
     """With one endpoint every policy is the same; with several, keys must stay where they are."""
     given = cluster.text("lb_policy")
     policy = given or cluster.item.with_value("ROUND_ROBIN")  # Envoy's default
     cluster.refuse("load_balancing_policy", "extensions for balancing are not supported", "write lb_policy: MAGLEV")
+    if slotted:
+        if policy.value != "CLUSTER_PROVIDED":
+            message = f"the nodes of a Redis Cluster say where keys are, and not {policy.value}"
+            cluster.report.error(policy, message, "write lb_policy: CLUSTER_PROVIDED")
+        return
     if policy.value == "MAGLEV":
         return
     if policy.value not in _POLICIES:

@@ -31,11 +31,17 @@ _LISTENER_IGNORED = {
 
 _SETTINGS_IGNORED = {
     "buffer_flush_timeout": "all writes of a turn leave together anyway",
-    "dns_cache_config": "redirections are followed in a later version",
+    "dns_cache_config": "the addresses in redirections are used",
     "enable_command_stats": "commands are always counted",
-    "enable_redirection": "redirections (MOVED, ASK) are followed in a later version",
     "max_buffer_size_before_flush": "all writes of a turn leave together anyway",
-    "max_upstream_unknown_connections": "redirections are followed in a later version",
+    "max_upstream_unknown_connections": "redirections lead to at most 100 unknown servers",
+}
+
+
+_READ_POLICIES: dict[str | int, str] = {
+    name: policy.lower()
+    for number, policy in enumerate(("MASTER", "PREFER_MASTER", "REPLICA", "PREFER_REPLICA", "ANY"))
+    for name in (policy, number)
 }
 
 
@@ -47,11 +53,17 @@ class Settings:
         clusters: The clusters that the listener's routes lead to, mirrors included.
         op_timeout: The timeout of one command, in the native form.
         hash_tags: Whether ``{tag}`` in a key alone decides its server; None if not.
+        redirection: Whether MOVED and ASK are followed; None if not.
+        read_policy: Who is read from in a Redis Cluster, in the native form; None for its masters.
+        mirrored: Those of the clusters that have mirrors or are one.
     """
 
     clusters: list[str] = field(default_factory=list)
     op_timeout: Item | None = None
     hash_tags: Item | None = None
+    redirection: Item | None = None
+    read_policy: Item | None = None
+    mirrored: set[str] = field(default_factory=set)
 
 
 def translate_listener(listener: Fields) -> tuple[Item, Settings]:
@@ -147,9 +159,15 @@ def _translate_settings(fields: Fields, settings: Settings) -> None:
     settings.op_timeout = fields.required_duration("op_timeout")
     tags = fields.flag("enable_hashtagging")
     settings.hash_tags = tags if tags is not None and tags.value is True else None
+    redirection = fields.flag("enable_redirection")
+    settings.redirection = redirection if redirection is not None and redirection.value is True else None
     policy = fields.take("read_policy")
-    if policy is not None and policy.value not in ("MASTER", 0):
-        fields.report.error(policy, f"reading from replicas is not supported: {policy.value}", "write MASTER")
+    if policy is not None:
+        known = _READ_POLICIES.get(policy.value) if isinstance(policy.value, str | int) else None
+        if known is None:
+            fields.report.error(policy, f"this way of reading is not supported: {policy.value}", "write MASTER")
+        elif known != "master":
+            settings.read_policy = policy.with_value(known)
     fields.refuse("connection_rate_limit", "limiting the rate of connections is not supported")
     fields.ignore(_SETTINGS_IGNORED)
     fields.done()
@@ -187,6 +205,7 @@ def _route(route: Fields, settings: Settings) -> Item:
         native["remove_prefix"] = remove
     mirrors = [_mirror(policy, settings) for policy in route.messages("request_mirror_policy")]
     if mirrors:
+        settings.mirrored |= {str(each.value) for each in (cluster, *(one.get("cluster") for one in mirrors)) if each}
         native["mirrors"] = route.item.with_value(list(mirrors))
     route.refuse("key_formatter", "rewriting keys is not supported")
     route.refuse("read_command_policy", "sending reads to another cluster is not supported")
