@@ -87,6 +87,12 @@ def test_what_keys_of_several_slots_can_and_cannot(cluster: RedisCluster, sideca
         with client.pipeline(transaction=True) as pipe:
             assert pipe.set("{t}:x", 1).incr("{t}:x").execute() == [True, 2]
         assert client.eval("return redis.call('get', KEYS[1])", 1, "{t}:x") == "2"
+        assert client.eval("return 7", 0) == 7
+        script = client.register_script("return redis.call('incr', KEYS[1])")
+        assert [script(keys=[f"script:{n}"]) for n in range(20)] == [1] * 20
+        library = "#!lua name=lib\nredis.register_function('one', function(keys) return redis.call('incr', keys[1]) end)"
+        assert client.function_load(library, replace=True) == "lib"
+        assert [client.fcall("one", 1, f"script:{n}") for n in range(20)] == [2] * 20
         client.rpush("queue", "one")
         assert client.blpop("queue", 1) == ("queue", "one")
         with pytest.raises(redis.ResponseError, match="This instance has cluster support disabled"):

@@ -12,6 +12,8 @@ pub enum Join {
     Elements,
     /// `OK` (`MSET`, `FLUSHALL`).
     Status,
+    /// The same from all (`SCRIPT LOAD`).
+    First,
     /// The sum (`DEL`, `EXISTS`, `DBSIZE`).
     Sum,
     /// One behind the other (`KEYS`).
@@ -151,6 +153,10 @@ impl Merge {
             Join::Status => {
                 let all = self.replies().all(|(_, r)| r.bytes() == b"+OK\r\n");
                 all.then(|| encode::status(out, "OK"))
+            }
+            Join::First => {
+                out.extend_from_slice(self.replies().next()?.1.bytes());
+                Some(())
             }
             Join::Sum => {
                 let sum = self.replies().try_fold(0i64, |sum, (_, r)| sum.checked_add(r.integer()?))?;

@@ -401,6 +401,7 @@ impl Engine {
         for key in keys {
             self.break_upstream(key, "redisha is stopping");
         }
+        self.abandon_strays("redisha is stopping");
     }
 
     fn tell(&mut self, kind: &'static str, subject: String, detail: String) {

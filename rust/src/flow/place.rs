@@ -223,7 +223,9 @@ impl Engine {
         match targets.by_endpoint.as_slice() {
             [] => Err(no_endpoint(&self.plan.clusters[targets.cluster].name)),
             [first] => Ok(first.place()),
-            all @ [first, ..] if is_about_the_server(command) => {
+            all @ [first, ..]
+                if is_about_the_server(command) || (targets.by_slot && is_script_without_keys(command)) =>
+            {
                 let up = all.iter().find(|t| targets.by_slot && self.is_up(t.endpoint));
                 Ok(up.unwrap_or(first).place())
             }
@@ -265,7 +267,8 @@ impl Engine {
             let cut = table.get(at).is_some_and(|r| r.remove_prefix && !r.prefix.is_empty());
             let called = if cut { Called::WithoutPrefix(at) } else { Called::AsTheyAre };
             let map = self.plan.clusters[route.cluster].ring.slots();
-            let masters = |(i, _): &(usize, &Target)| map.is_none_or(|map| map.is_master(*i));
+            let everywhere = command.name.starts_with("script|");
+            let masters = |(i, _): &(usize, &Target)| everywhere || map.is_none_or(|map| map.is_master(*i));
             for (_, target) in route.by_endpoint.iter().enumerate().filter(masters) {
                 let here = address(target.endpoint);
                 let found = servers.iter_mut().find(|s| {
@@ -427,6 +430,11 @@ pub(super) fn is_about_the_server(command: &Command) -> bool {
                 | "pubsub"
                 | "monitor"
         )
+}
+
+/// A script that names no key: any node of a Redis Cluster runs it.
+fn is_script_without_keys(command: &Command) -> bool {
+    command.name.starts_with("eval") || command.name.starts_with("fcall")
 }
 
 /// Commands without keys which concern every key of their server.

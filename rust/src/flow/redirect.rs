@@ -204,6 +204,9 @@ impl Engine {
         if let Some(session) = self.session(stray.ticket.session()) {
             session.path = NO_PATH; // what comes next waits for all that is in flight
         }
+        if let Some(from) = self.endpoints.get_mut(stray.from) {
+            from.wanted_ms = self.now.ms + VISIT_MS + from.op_timeout_us / 1_000; // it is referred to meanwhile
+        }
         let alone = self.strays.is_empty();
         self.strays.0.push_back(stray);
         if alone {
@@ -238,6 +241,13 @@ impl Engine {
         }
         later.append(&mut self.strays.0);
         self.strays.0 = later;
+    }
+
+    /// None of them is sent any more.
+    pub(super) fn abandon_strays(&mut self, why: &str) {
+        for stray in std::mem::take(&mut self.strays.0) {
+            self.lose_stray(stray, why);
+        }
     }
 
     fn lose_stray(&mut self, stray: Stray, why: &str) {

@@ -61,7 +61,8 @@ impl Engine {
         request: &Request<'_>,
         elsewhere: &Elsewhere,
     ) -> Step {
-        let Some((command, join)) = command.and_then(|c| Some((c, self.join_of(c, elsewhere)?))) else {
+        let join = |c| self.join_of(c, elsewhere).or_else(|| self.join_of_slots(slot, c, elsewhere));
+        let Some((command, join)) = command.and_then(|c| Some((c, join(c)?))) else {
             let text = self.why_not(slot, request, elsewhere);
             return self.no_route(slot, &text);
         };
@@ -97,6 +98,22 @@ impl Engine {
             (Elsewhere::Everywhere, "scan") => Some(Join::Page { index: 0, servers: 0 }),
             _ => None,
         }
+    }
+
+    /// The same where there is nothing but Redis Clusters: scripts and functions are for all nodes.
+    fn join_of_slots(&self, slot: usize, command: &Command, elsewhere: &Elsewhere) -> Option<Join> {
+        let listener = self.listeners.get(self.sessions[slot].listener)?;
+        let libraries = matches!(
+            command.name,
+            "script|load"
+                | "script|flush"
+                | "function|load"
+                | "function|delete"
+                | "function|flush"
+                | "function|restore"
+        );
+        let by_slot = listener.routes.iter().all(|r| r.by_slot);
+        (libraries && by_slot && matches!(elsewhere, Elsewhere::Everywhere)).then_some(Join::First)
     }
 
     /// The parts of a command with keys: those that go the same way together, in the client's order.
