@@ -131,7 +131,7 @@ impl Actor {
         }
         match self.kind {
             Kind::Pusher => {
-                let elements: Vec<u64> = (0..1 + rng.below(3)).map(|_| ledger.number()).collect();
+                let elements: Vec<u64> = (0..=rng.below(3)).map(|_| ledger.number()).collect();
                 let all: Vec<String> = elements.iter().map(u64::to_string).collect();
                 let line =
                     format!("{} {} {}", rng.pick(&["LPUSH", "RPUSH"]), rng.pick(&QUEUES), all.join(" "));
