@@ -18,13 +18,14 @@ use crate::resp::{Reply, Request, RequestScanner, encode};
 
 use super::Engine;
 use super::attempt::{self, Form};
-use super::call::Call;
+use super::call::{Call, command_of};
 use super::ingress::{Incoming, Step};
 use super::keys::{ANY, keys_of};
 use super::place::Place;
+use super::private::blocks;
 use super::session::Wait;
 use super::ticket::{SessionId, Ticket};
-use super::upstream::Entered;
+use super::upstream::{Entered, Role, Upstream};
 
 /// Time between looks for what was written past the sequencer, milliseconds.
 const LOOK_MS: u64 = 100;
@@ -201,8 +202,9 @@ impl Engine {
         let (endpoint, db) = (waiter.place.endpoint, waiter.db);
         let session = self.sessions.get(slot).filter(|s| s.id == waiter.id);
         let key = self.endpoints.get(endpoint).and_then(|e| e.serve[0]);
-        let mut closed =
-            self.endpoints.get(endpoint).and_then(|e| e.sequencer.as_ref()).is_none_or(|s| s.is_closed());
+        // (Since they wait, the last mirror may have gone, and the sequencer with it.)
+        let sequencer = self.endpoints.get(endpoint).and_then(|e| e.sequencer.as_ref());
+        let mut closed = sequencer.is_some_and(|s| s.is_closed());
         let (Some(session), Some(key)) = (session, key) else { return };
         if let Some(group) = self.group.as_ref().filter(|g| g.local == endpoint) {
             waiter.place.writes = bits;
@@ -341,17 +343,22 @@ impl Engine {
         self.blocked.serving = false;
     }
 
+    /// Try those who could not be tried when they should have been.
+    pub(super) fn retry_blocked(&mut self) {
+        let again = |w: &Waiter| w.again && !w.trying;
+        let pending: Vec<usize> = self.blocked.all.iter().filter(|(_, w)| again(w)).map(|(i, _)| i).collect();
+        for index in pending {
+            self.attempt(index);
+        }
+    }
+
     /// What time changes for those who block.
     pub(super) fn tick_blocked(&mut self) {
         if self.blocked.is_empty() {
             return;
         }
         let now_ms = self.now.ms;
-        let again = |w: &Waiter| w.again && !w.trying;
-        let pending: Vec<usize> = self.blocked.all.iter().filter(|(_, w)| again(w)).map(|(i, _)| i).collect();
-        for index in pending {
-            self.attempt(index);
-        }
+        self.retry_blocked();
         if self.blocked.due_ms <= now_ms {
             let due: Vec<usize> =
                 self.blocked.all.iter().filter(|(_, w)| w.until_ms <= now_ms).map(|(i, _)| i).collect();
@@ -423,8 +430,23 @@ impl Engine {
         }
     }
 
-    /// There are other routes: who waits for a key that goes another way now has to ask again.
+    /// There are other routes: who waits for a key that goes another way now has to ask again. So has who blocks on a
+    /// connection of its own where writes have one order from now on: no mirror would hear of what it is given.
     pub(super) fn reroute_blocked(&mut self) {
+        let takes = |u: &Upstream| match (u.role, u.calls.front()) {
+            (Role::Private { session }, Some(Call::Client(call))) => {
+                let taking = command_of(call.command).is_some_and(|c| blocks(c) && c.is_write());
+                let sequenced = self.endpoints.get(u.endpoint).is_some_and(|e| e.sequencer.is_some());
+                (taking && sequenced).then_some(session)
+            }
+            _ => None,
+        };
+        let own: Vec<_> = self.upstreams.iter().filter_map(|(key, u)| Some((key, takes(u)?))).collect();
+        for (key, session) in own {
+            if !self.unblock(session.slot as usize, Unblock::Error) {
+                self.break_upstream(key, "writes are mirrored there from now on");
+            }
+        }
         let all: Vec<usize> = self.blocked.all.iter().map(|(index, _)| index).collect();
         for index in all {
             let Some(waiter) = self.blocked.all.get(index) else { continue };
