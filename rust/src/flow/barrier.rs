@@ -60,8 +60,20 @@ impl Engine {
         let Some(key) = barred else { return };
         self.upstreams[key].barred = None;
         let endpoint = self.upstreams[key].endpoint;
+        self.retry_blocked(); // before newcomers
         self.wake_waiters(key);
         self.touch_sequencer(endpoint);
+    }
+
+    /// A transaction on a session's own connection is answered. Another may follow there, behind one that was answered by
+    /// time.
+    pub(super) fn transaction_answered(&mut self, key: usize) {
+        let Some(upstream) = self.upstreams.get(key) else { return };
+        if let Role::Private { session } = upstream.role
+            && !upstream.calls.iter().any(|c| matches!(c, Call::Transaction(_)))
+        {
+            self.unbar(session);
+        }
     }
 
     /// The connection that carries a barrier's transaction broke: the server must not execute it any more when what follows

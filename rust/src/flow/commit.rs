@@ -143,9 +143,7 @@ impl Engine {
     pub(super) fn refused_transaction(&mut self, key: usize, mut call: TransactionCall) {
         self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
         self.finish(key, call.started_us, call.ticket.as_ref());
-        if let super::upstream::Role::Private { session } = self.upstreams[key].role {
-            self.unbar(session);
-        }
+        self.transaction_answered(key);
         if let Some(ticket) = call.ticket.take() {
             let text = "INDOUBT the server refused MULTI; the commands may have been executed one by one";
             self.settle(ticket, |out| encode::error(out, text));

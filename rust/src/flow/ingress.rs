@@ -212,8 +212,8 @@ impl Engine {
         }
         let stream = matches!(session.peering, Peering::Stream { .. });
         self.leave_line(id, super::blocked::Unblock::Gone);
+        self.leave_private(id.slot as usize); // (what it had sent there is fenced while the barrier stands)
         self.unbar(id);
-        self.leave_private(id.slot as usize);
         self.sessions.remove(id.slot as usize);
         if stream && let Some(group) = self.group.as_mut() {
             group.granted_until = 0; // what the leader does now is not known here

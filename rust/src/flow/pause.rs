@@ -88,7 +88,9 @@ impl Engine {
             (Extent::Writes, command) => may_write(command),
         };
         if held {
-            self.pause.waiting.push(session.id);
+            let id = session.id;
+            self.pause.waiting.push(id);
+            self.unbar(id); // who reads need not wait for an EXEC that waits
         }
         held
     }

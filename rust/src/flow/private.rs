@@ -466,9 +466,13 @@ impl Engine {
     /// Another member says that it does not lead: nothing that waits for a reply there was executed.
     pub(super) fn refused_privately(&mut self, key: usize, id: SessionId) {
         let resp3 = self.session(id).is_some_and(|s| s.resp == 3);
-        let calls = self.upstreams.get_mut(key).map(|u| std::mem::take(&mut u.calls)).unwrap_or_default();
+        let Some(upstream) = self.upstreams.get_mut(key) else { return };
+        let (calls, endpoint) = (std::mem::take(&mut upstream.calls), upstream.endpoint);
         for mut call in calls {
             let watched = matches!(call, Call::Transaction(_));
+            if call.started_us().is_some() {
+                self.endpoints[endpoint].stats.count.upstream_rq_active.dec();
+            }
             let Some(ticket) = call.take_ticket() else { continue };
             let text = "UNAVAILABLE another member of the group leads now; nothing was done, try again";
             self.settle(ticket, |out| {
@@ -594,8 +598,10 @@ impl Engine {
         if self.is_in_group(slot) && upstream.endpoint != endpoint {
             return Ok(None); // another member leads now
         }
+        let overdue = self.sessions[slot].overdue;
         let key = self.enter_private(slot, endpoint, Use::Watch)?;
         if self.endpoints[endpoint].sequencer.is_some() {
+            self.sessions[slot].overdue = overdue; // to wait for the barrier is no less to wait
             self.bar(slot, endpoint)?;
         }
         Ok(Some(key))

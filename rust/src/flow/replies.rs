@@ -31,6 +31,7 @@ impl Engine {
                     rest = tail;
                     if upstream.stream != Stream::Whole {
                         self.stream(key, head, true);
+                        self.wake_if_room(key);
                     } else if upstream.partial.is_empty() {
                         self.reply(key, head);
                     } else {
@@ -156,9 +157,7 @@ impl Engine {
             }
             Some(Call::Transaction(mut call)) => {
                 self.lose_entry(self.upstreams[key].endpoint, call.entry, true);
-                if let Role::Private { session } = self.upstreams[key].role {
-                    self.unbar(session);
-                }
+                self.transaction_answered(key);
                 self.finish(key, call.started_us, call.ticket.as_ref());
                 if let Some(ticket) = call.ticket.take() {
                     let id = ticket.session();
@@ -303,7 +302,13 @@ impl Engine {
                 self.acknowledged(key, position, failed, bytes);
             }
         }
-        let upstream = &self.upstreams[key];
+        self.wake_if_room(key);
+    }
+
+    /// There may be room for those who wait, or a barrier's turn.
+    #[inline]
+    fn wake_if_room(&mut self, key: usize) {
+        let Some(upstream) = self.upstreams.get(key) else { return };
         if !upstream.waiters.is_empty() && upstream.is_ready() && upstream.has_room() {
             self.wake_waiters(key);
         }
@@ -326,9 +331,7 @@ impl Engine {
             self.follow_selects(&call, reply);
         }
         self.finish(key, call.started_us, call.ticket.as_ref());
-        if let Role::Private { session } = self.upstreams[key].role {
-            self.unbar(session);
-        }
+        self.transaction_answered(key);
         self.note_answer(key);
         let rules: Vec<_> = call.items.iter().map(|i| i.rule).collect();
         let needed = self.need_of(key, call.ticket.as_ref(), &rules);

@@ -248,6 +248,8 @@ impl Engine {
                 Err(step) => {
                     if step == Step::Done {
                         self.end_transaction(slot);
+                    } else {
+                        self.unbar(self.sessions[slot].id); // a leader that yields has its last word to say there
                     }
                     return step;
                 }
