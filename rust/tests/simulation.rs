@@ -258,6 +258,7 @@ fn own(seed: u64) -> Options {
     let mut options = usual(seed);
     options.actors = [3, 6, 9][(seed % 3) as usize];
     options.clients += options.actors;
+    options.bounds.op_timeout_ms = [120, 30][(seed % 5 / 4) as usize];
     options
 }
 

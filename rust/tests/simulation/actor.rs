@@ -135,6 +135,9 @@ impl Actor {
                 let all: Vec<String> = elements.iter().map(u64::to_string).collect();
                 let line =
                     format!("{} {} {}", rng.pick(&["LPUSH", "RPUSH"]), rng.pick(&QUEUES), all.join(" "));
+                if rng.one_in(3) {
+                    self.say(&mut out, &format!("SET last {}", ledger.number()), Step::Other);
+                }
                 if rng.one_in(4) {
                     self.say(&mut out, "MULTI", Step::Other);
                     self.say(&mut out, &line, Step::Queued);
@@ -164,12 +167,12 @@ impl Actor {
                     _ => self.say(&mut out, &format!("BLPOP {key} {timeout}"), Step::Pop(vec![key], endless)),
                 }
             }
-            Kind::Counter => self.count(&mut out, rng),
+            Kind::Counter => self.count(&mut out, rng, ledger),
         }
         out
     }
 
-    fn count(&mut self, out: &mut Vec<u8>, rng: &mut Rng) {
+    fn count(&mut self, out: &mut Vec<u8>, rng: &mut Rng, ledger: &mut Ledger) {
         let counter = self.counter;
         match self.next.clone() {
             Step::Watch => {
@@ -186,6 +189,16 @@ impl Actor {
                         self.say(out, &format!("WATCH {counter}"), Step::Other);
                         self.say(out, "MULTI", Step::Other);
                         self.say(out, "DISCARD", Step::Other);
+                        return;
+                    }
+                    2..=4 => {
+                        // Back to back, whatever becomes of it: only the order of writes counts.
+                        for _ in 0..1 + rng.below(3) {
+                            self.say(out, "WATCH other", Step::Other);
+                            self.say(out, "MULTI", Step::Other);
+                            self.say(out, &format!("SET last {}", ledger.number()), Step::Other);
+                            self.say(out, "EXEC", Step::Other);
+                        }
                         return;
                     }
                     _ => {}

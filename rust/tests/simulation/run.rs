@@ -260,7 +260,8 @@ fn step(world: &mut World) {
         }
         let may_go = options.rude && !world.clients[index].finished && !world.clients[index].vanished;
         if may_go && world.clients[index].session.is_some() {
-            match world.rng.below(1_500) {
+            let calm = if world.clients[index].actor.is_some() { 150 } else { 1_500 };
+            match world.rng.below(calm) {
                 0 => world.vanish(index),
                 1 => world.close_half(index),
                 _ => {}
