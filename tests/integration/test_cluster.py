@@ -90,7 +90,9 @@ def test_what_keys_of_several_slots_can_and_cannot(cluster: RedisCluster, sideca
         assert client.eval("return 7", 0) == 7
         script = client.register_script("return redis.call('incr', KEYS[1])")
         assert [script(keys=[f"script:{n}"]) for n in range(20)] == [1] * 20
-        library = "#!lua name=lib\nredis.register_function('one', function(keys) return redis.call('incr', keys[1]) end)"
+        library = (
+            "#!lua name=lib\nredis.register_function('one', function(keys) return redis.call('incr', keys[1]) end)"
+        )
         assert client.function_load(library, replace=True) == "lib"
         assert [client.fcall("one", 1, f"script:{n}") for n in range(20)] == [2] * 20
         client.rpush("queue", "one")
@@ -231,6 +233,27 @@ def test_slots_move_under_load(cluster: RedisCluster, sidecar: SidecarFactory) -
     assert total == 100 * sum(done)
 
 
+def test_redis_cli_reshards(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
+    """The usual tool, while a client reads and writes all keys."""
+    proxy = sidecar(config(cluster))
+    keys = [f"key:{n}" for n in range(300)]
+    with proxy.client() as client:
+        client.mset(dict.fromkeys(keys, 0))
+        giver = cluster.owner(slot_of(cluster, keys[0]))
+        taker = cluster.others(giver)[0]
+        ids = [str(each.cli("CLUSTER MYID"), "ascii") for each in (giver, taker)]
+        args = ["--cluster-from", ids[0], "--cluster-to", ids[1], "--cluster-slots", "400", "--cluster-yes"]
+        thread = threading.Thread(target=cluster.cli, args=("reshard", giver.address, *args))
+        thread.start()
+        rounds = 0
+        while thread.is_alive() or rounds < 2:
+            rounds += 1
+            for key in keys:
+                assert client.incr(key) == rounds
+        thread.join()
+        assert client.mget(keys) == [str(rounds).encode()] * len(keys)
+
+
 def test_redirections_of_a_cluster_that_is_only_listed(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
     """``enable_redirection`` without a slot map: any node leads to all keys."""
     proxy = sidecar(configs.pass_through(cluster.addresses[0], enable_redirection=True))
@@ -243,6 +266,50 @@ def test_redirections_of_a_cluster_that_is_only_listed(cluster: RedisCluster, si
     elsewhere = next(n for n in range(50) if cluster.owner(slot_of(cluster, f"key:{n}")) != cluster.nodes[0])
     with plain.client() as client, pytest.raises(MovedError):
         client.get(f"key:{elsewhere}")
+
+
+def test_what_is_watched_does_not_move(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
+    """A transaction that rests on what is watched is not executed after its slot has moved; the next try is."""
+    proxy = sidecar(config(cluster, refresh="1h"))
+    slot = slot_of(cluster, "{w}")
+    with proxy.client(decode_responses=True) as client, client.pipeline() as pipe:
+        client.set("{w}:n", 1)
+        pipe.watch("{w}:n")
+        cluster.move(slot, cluster.others(cluster.owner(slot))[0])
+        pipe.multi()
+        pipe.incr("{w}:n")
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+        assert client.get("{w}:n") == "1"
+
+        def is_done() -> bool:
+            try:
+                pipe.watch("{w}:n")
+                pipe.multi()
+                pipe.incr("{w}:n")
+                return pipe.execute() == [2]
+            except (redis.WatchError, TryAgainError):
+                return False
+
+        wait.until(is_done, "the transaction is executed")
+        assert client.get("{w}:n") == "2"
+
+
+def test_a_redirection_that_leads_nowhere(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
+    """To a node that is down: an error that says so, for these commands only, and in their order."""
+    cluster = RedisCluster(redis_server, cluster_node_timeout="60000")
+    proxy = sidecar(configs.pass_through(cluster.addresses[0], enable_redirection=True, op_timeout="2s"))
+    ours = next(f"key:{n}" for n in range(99) if cluster.owner(slot_of(cluster, f"key:{n}")) == cluster.nodes[0])
+    lost = cluster.others(cluster.nodes[0])[0]
+    theirs = next(f"key:{n}" for n in range(99) if cluster.owner(slot_of(cluster, f"key:{n}")) == lost)
+    lost.kill()
+    with proxy.client(decode_responses=True) as client, client.pipeline(transaction=False) as pipe:
+        pipe.set(ours, 1).set(theirs, 2).incr(ours).get(theirs).get(ours)
+        found = pipe.execute(raise_on_error=False)
+    assert (found[0], found[2], found[4]) == (True, 2, "2")
+    for error in (found[1], found[3]):
+        assert isinstance(error, redis.ResponseError)
+        assert f"is at {lost.address}, which cannot be used: " in str(error)
 
 
 @pytest.mark.parametrize("policy", ["replica", "prefer_replica", "any"])

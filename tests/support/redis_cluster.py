@@ -17,9 +17,9 @@ class RedisCluster:
 
     def __init__(self, make: Callable[..., RedisServer], **options: str) -> None:
         """Start the servers (``make`` is the fixture's factory), and make them a cluster."""
-        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "1000", "cluster-replica-validity-factor": "0"}
-        settings |= {"repl-diskless-sync-delay": "0"} | options
-        self.nodes = [make(**settings, **{"cluster-port": str(free_port())}) for _ in range(NODES)]
+        settings = {"cluster_enabled": "yes", "cluster_node_timeout": "1000", "cluster_replica_validity_factor": "0"}
+        settings |= {"repl_diskless_sync_delay": "0"} | options
+        self.nodes = [make(**settings, cluster_port=str(free_port())) for _ in range(NODES)]
         self.cli("create", *self.addresses, "--cluster-replicas", "1", "--cluster-yes")
         wait.until(self._settled, "the cluster works, with its replicas", 60)
 
