@@ -75,6 +75,7 @@ mod sequencer;
 mod session;
 mod split;
 mod store;
+mod stray;
 mod ticket;
 mod tracking;
 mod transaction;
@@ -270,7 +271,7 @@ pub struct Engine {
     /// The group that this sidecar is a member of.
     group: Option<Box<group::Group>>,
     /// Commands on their way to where a `MOVED` or `ASK` says.
-    strays: redirect::Strays,
+    strays: stray::Strays,
     /// The ticket of a command that is being sent again.
     reissue: Option<ticket::Ticket>,
     generation: NonZeroU32,
@@ -312,7 +313,7 @@ impl Engine {
             merges: Slab::new(),
             adoption: None,
             group: None,
-            strays: redirect::Strays::default(),
+            strays: stray::Strays::default(),
             reissue: None,
             generation: NonZeroU32::MIN,
             epoch: 0,
