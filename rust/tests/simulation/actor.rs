@@ -131,7 +131,7 @@ impl Actor {
         }
         match self.kind {
             Kind::Pusher => {
-                let elements: Vec<u64> = (0..=rng.below(3)).map(|_| ledger.number()).collect();
+                let elements: Vec<u64> = (0..=rng.below(2)).map(|_| ledger.number()).collect();
                 let all: Vec<String> = elements.iter().map(u64::to_string).collect();
                 let line =
                     format!("{} {} {}", rng.pick(&["LPUSH", "RPUSH"]), rng.pick(&QUEUES), all.join(" "));
@@ -193,7 +193,7 @@ impl Actor {
                     }
                     2..=4 => {
                         // Back to back, whatever becomes of it: only the order of writes counts.
-                        for _ in 0..1 + rng.below(3) {
+                        for _ in 0..=rng.below(2) {
                             self.say(out, "WATCH other", Step::Other);
                             self.say(out, "MULTI", Step::Other);
                             self.say(out, &format!("SET last {}", ledger.number()), Step::Other);
