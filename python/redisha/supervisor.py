@@ -371,6 +371,7 @@ class Supervisor:
             names = derive.policies(before.config)
             self._resolver.add(names)
             self._resolver.keep_only(names)
+            self._slots.watch(derive.watched(before.config, self._resolver.addresses()))
             return
         self._resolver.keep_only(derive.policies(loaded.config))
         self._now.loaded, self._read = loaded, fingerprint(loaded.files)
