@@ -29,6 +29,8 @@ use super::upstream::{Entered, Role, Upstream};
 
 /// Time between looks for what was written past the sequencer, milliseconds.
 const LOOK_MS: u64 = 100;
+/// The same for streams, of which only an attempt can tell.
+const STREAMS_MS: u64 = 1_000;
 /// Most keys that are looked for with one command.
 const LOOK_KEYS: usize = 512;
 /// Most waiters that one write of one key wakes.
@@ -87,6 +89,7 @@ pub struct Blocked {
     /// When the next one's time is over, milliseconds.
     due_ms: u64,
     look_ms: u64,
+    streams_ms: u64,
     /// Looks that were not answered.
     looking: usize,
 }
@@ -377,10 +380,23 @@ impl Engine {
 
     /// Ask whether there is any of the keys that are waited for.
     fn look_for_waited(&mut self) {
+        let now_ms = self.now.ms;
         let mut by_place: HashMap<(usize, u16), Vec<Box<[u8]>>, foldhash::fast::RandomState> =
             HashMap::default();
-        for (endpoint, db, key) in self.blocked.lines.keys() {
-            by_place.entry((*endpoint, *db)).or_default().push(key.clone());
+        let mut streams = Vec::new();
+        for (line, waiting) in &self.blocked.lines {
+            let first = waiting.front().and_then(|index| self.blocked.all.get(*index));
+            if first.is_some_and(|w| w.command.name == "xreadgroup") {
+                streams.push(line.clone()); // it is there, whether there is anything new or not
+            } else {
+                by_place.entry((line.0, line.1)).or_default().push(line.2.clone());
+            }
+        }
+        if now_ms >= self.blocked.streams_ms {
+            self.blocked.streams_ms = now_ms + STREAMS_MS;
+            streams.sort_unstable();
+            self.blocked.written.extend(streams.into_iter().map(|line| (line, 1)));
+            self.serve_blocked();
         }
         let mut places: Vec<_> = by_place.into_iter().collect();
         places.sort_unstable(); // a run of the simulation depends on its seed alone
@@ -418,7 +434,7 @@ impl Engine {
         let mut lines: Vec<Waited> =
             self.blocked.lines.keys().filter(|(e, d, _)| (*e, *d) == (endpoint, db)).cloned().collect();
         lines.sort_unstable();
-        self.blocked.written.extend(lines.into_iter().map(|line| (line, WAKE_MAX)));
+        self.blocked.written.extend(lines.into_iter().map(|line| (line, 1)));
         self.serve_blocked();
     }
 

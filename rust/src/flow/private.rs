@@ -404,8 +404,12 @@ impl Engine {
             Some(b'>') => true,
             Some(b'*') => upstream.resp() == 2 && (asked || session.is_subscriber()),
             Some(b'-') => {
-                if let Some(private) = session.private() {
-                    private.monitors = false; // it was refused
+                let refused = matches!(
+                    upstream.calls.front(),
+                    Some(Call::Client(call)) if command_of(call.command).is_some_and(|c| c.name == "monitor")
+                );
+                if let Some(private) = session.private().filter(|_| refused) {
+                    private.monitors = false;
                 }
                 false
             }

@@ -449,6 +449,10 @@ impl Engine {
     /// Take no more sessions, let each finish what is in flight, then close it.
     pub fn begin_drain(&mut self) {
         self.draining = true;
+        let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.unblock(slot, super::blocked::Unblock::Timeout);
+        }
         for (_, session) in &mut self.sessions {
             session.end_input();
             Self::mark_session(session, &mut self.dirty_sessions);
