@@ -20,7 +20,8 @@ SOURCES = Path(__file__).parents[1] / "clients"
 _UNREACHABLE = (
     "ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH",
     "dial tcp", "no such host", "i/o timeout", "module lookup disabled", "GOTOOLCHAIN=local",
-    "Unknown host", "Could not transfer artifact", "Connection refused", "Connect timed out",
+    "No plugin found for prefix", "Unknown host", "Could not transfer artifact", "Connection refused",
+    "Connect timed out",
 )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ _GO = Language("go", ("go",), (("go", "mod", "download"), ("go", "build", "-o", 
 _JAVASCRIPT = Language(
     "javascript",
     ("node", "npm"),
-    (("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),),
+    (("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"),),
     ("node", "{name}.js"),
 )
 _JAVA = Language(
