@@ -133,7 +133,7 @@ def row_of(command: dict[str, Any]) -> Row:
 def _where(command: dict[str, Any], writes: bool) -> tuple[str, str, str, str]:
     name = command["name"]
     if name == "wait":
-        return "an error", "an error", Where.HERE, Where.LEADER
+        return Where.OWN, Where.HERE, Where.HERE, Where.LEADER
     if name == "exec":
         return Where.PASSED, Where.PASSED, Where.PASSED, Where.LEADER
     match command["treatment"]:
