@@ -9,7 +9,7 @@ from support.redis_server import RedisServer
 from support.sidecar import Sidecar
 
 BINARY = bytes(range(256)).hex()
-DEFAULTS = {"go-redis": "3", "ioredis": "3", "node-redis": "3", "jedis": "2"}
+DEFAULTS = {"go-redis": "3", "ioredis": "3", "node-redis": "3", "jedis": "2", "redis-rs": "2"}
 """Which protocol they speak unless they are told."""
 
 

@@ -21,7 +21,7 @@ _UNREACHABLE = (
     "ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH",
     "dial tcp", "no such host", "i/o timeout", "module lookup disabled", "GOTOOLCHAIN=local",
     "No plugin found for prefix", "Unknown host", "Could not transfer artifact", "Connection refused",
-    "Connect timed out",
+    "Connect timed out", "download of config.json failed", "Could not connect to server", "Couldn't connect to server",
 )  # fmt: skip
 
 
@@ -107,6 +107,9 @@ _JAVASCRIPT = Language(
     (("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"),),
     ("node", "{name}.js"),
 )
+_RUST = Language(
+    "rust", ("cargo",), (("cargo", "fetch", "--locked"), ("cargo", "build", "-q", "--locked")), ("target/debug/client",)
+)
 _JAVA = Language(
     "java",
     ("javac", "java", "mvn"),
@@ -122,4 +125,5 @@ PROGRAMS = {
     "ioredis": Program(_JAVASCRIPT, "ioredis"),
     "node-redis": Program(_JAVASCRIPT, "node-redis"),
     "jedis": Program(_JAVA, "jedis"),
+    "redis-rs": Program(_RUST, "redis-rs"),
 }
