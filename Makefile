@@ -25,7 +25,7 @@ PYTHON_SOURCES := $(shell find python -name '*.py')
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## Install what is missing on this machine (redis-server, python3-venv)
@@ -60,6 +60,11 @@ test: build ## Run all tests (Rust, then Python with real Redis servers); PYTEST
 .PHONY: chaos
 chaos: build ## Break real servers under load in every way; CHAOS_ROUNDS=n seeds from CHAOS_SEED=n on. Prints how it was healed
 	CHAOS=1 $(BIN)/python -m pytest -q tests/chaos $(PYTEST)
+
+.PHONY: conformance
+conformance: build ## Run Redis's own test suite through redisha; CONFORMANCE_UNITS="unit/multi", CONFORMANCE_MODES="pass" choose
+	@PYTHON=$(PYTHON) tools/setup.sh tclsh dpkg-source
+	PYTHONPATH=tests $(BIN)/python -m conformance
 
 .PHONY: lint
 lint: build ## Check formatting, lints, types, the boundary's stub and the import rules

@@ -2,6 +2,7 @@
 # Makes sure that this machine has what the Makefile needs: Python >= 3.11 with venv, Rust, a C linker, redis-server.
 # Debian packages that are missing are installed (as root, or by `sudo -n`); otherwise the command to type is printed.
 # Nothing is changed where all is there, and no Redis service is left running or enabled.
+# Arguments name further commands that are needed: tclsh, dpkg-source.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,6 +34,15 @@ at_least "$found" "$needed" || die "rustc is $found: Rust $needed or newer is ne
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 
 command -v redis-server >/dev/null || packages+=(redis-server)
+
+for wanted in "$@"; do
+    command -v "$wanted" >/dev/null && continue
+    case $wanted in
+    tclsh) packages+=(tcl) ;;
+    dpkg-source) packages+=(dpkg-dev) ;;
+    *) die "no package is known for '$wanted'" ;;
+    esac
+done
 
 [ ${#packages[@]} -gt 0 ] || exit 0
 
