@@ -5,11 +5,13 @@ What is chosen comes from the environment, as ``make conformance`` has it:
 - ``CONFORMANCE_UNITS``, ``CONFORMANCE_MODES``: names, separated by blanks; all by default.
 - ``CONFORMANCE_RESP3=1``: every client of the suite begins with ``HELLO 3``.
 - ``CONFORMANCE_SLOW=1``: also the tests that are tagged as slow.
+- ``CONFORMANCE_SECONDS``: for each unit and mode.
 - ``CONFORMANCE_OPTIONS``: options of the suite besides, such as ``--accurate``.
 """
 
 import dataclasses
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +28,8 @@ _SILENCE = 15
 
 def main() -> int:
     """Run what the environment chooses."""
+    # A shell's background job ignores Ctrl-C: as if this ran in the foreground.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     modes = _chosen("CONFORMANCE_MODES", list(MODES))
     try:
         source = suite()
@@ -35,6 +39,7 @@ def main() -> int:
     options = Options(
         resp3=os.environ.get("CONFORMANCE_RESP3", "") not in {"", "0"},
         slow=os.environ.get("CONFORMANCE_SLOW", "") not in {"", "0"},
+        deadline=float(os.environ.get("CONFORMANCE_SECONDS") or Options.deadline),
         more=tuple(os.environ.get("CONFORMANCE_OPTIONS", "").split()),
     )
     logs = Path(tempfile.mkdtemp(prefix="redisha-conformance-"))
@@ -45,10 +50,10 @@ def main() -> int:
         try:
             for unit in _chosen("CONFORMANCE_UNITS", units(tree)):
                 _unit(report, tree, unit, modes, options, logs)
+                (logs / "report.json").write_text(report.json())
         except KeyboardInterrupt:
             _tell("interrupted; this is what there is")
     print(report.markdown())
-    (logs / "report.json").write_text(report.json())
     _tell(f"all reasons in full are in {logs / 'report.json'}")
     return 0 if report.good() else 1
 
@@ -65,8 +70,9 @@ def _unit(report: Report, tree: Path, unit: str, modes: list[str], options: Opti
     """Run a unit directly, and then in the chosen modes, unless nothing of it can be run against a server of ours."""
     for mode in [DIRECT, *(mode for mode in modes if mode != DIRECT)]:
         start = time.monotonic()
+        without: frozenset[str] = frozenset() if mode == DIRECT else report.left_out(unit, mode)
         try:
-            result = run_unit(tree, mode, unit, options, logs / mode / unit.replace("/", "-"))
+            result = run_unit(tree, mode, unit, options, logs / mode / unit.replace("/", "-"), without)
         except AssertionError as error:
             result = Result(ended=f"the servers did not start: {error}", seconds=time.monotonic() - start)
         if mode == DIRECT and not result.passed and not result.failed and not result.ended:
@@ -77,8 +83,9 @@ def _unit(report: Report, tree: Path, unit: str, modes: list[str], options: Opti
             # Elsewhere a test hangs that takes many times as long as the longest directly.
             options = dataclasses.replace(options, silence=round(_SILENCE + 5 * result.longest))
         _tell(
-            f"{unit} {mode}: {len(result.passed)} passed, {len(result.failed)} failed, {report.not_run(unit, mode)} "
-            f"not run, {result.rounds} rounds, {result.seconds:.0f} s{', UNEQUAL' if result.unequal else ''}"
+            f"{unit} {mode}: {len(result.passed)} passed, {len(result.failed)} failed, "
+            f"{report.not_run(unit, mode)} not run ({result.left_out} of them left out), "
+            f"{result.rounds} rounds, {result.seconds:.0f} s{', UNEQUAL' if result.unequal else ''}"
         )
 
 

@@ -6,7 +6,7 @@ from enum import Enum
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EVENT = re.compile(
-    r"^\[(?P<status>testing|ok|err|skip|ignore|exception|TIMEOUT|\d+/\d+ done)\]: ?(?P<text>.*)$", re.MULTILINE
+    r"^\[(?P<status>testing|tags|ok|err|skip|ignore|exception|TIMEOUT|\d+/\d+ done)\]: ?(?P<text>.*)$", re.MULTILINE
 )
 _TOOK = re.compile(r" \((\d+) ms\)$")
 _END = "\n                   The End\n"
@@ -33,6 +33,8 @@ class Run:
     """The test that was under way at the end."""
     reason: str = ""
     """Why it ended before its end, or what went wrong outside of any test."""
+    tags: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Test → the suite's tags."""
     longest: float = 0.0
     """Seconds of the longest test that passed."""
 
@@ -53,6 +55,9 @@ def _take(run: Run, status: str, line: str, whole: str) -> None:
     match status:
         case "testing":
             run.last = line
+        case "tags":
+            name, _, tags = line.rpartition("\t")
+            run.tags[name] = frozenset(tags.split())
         case "ok" if run.last is not None:
             run.passed.add(run.last)
             took = _TOOK.search(line)

@@ -8,6 +8,10 @@ from conformance.unit import Result
 
 DIRECT = "direct"
 _LINE = 300
+_LEGEND = (
+    "passed / failed / not run / left out with a reason; "
+    "`=` all Redis servers hold the same afterwards, `≠` they do not"
+)
 
 
 @dataclass
@@ -22,17 +26,25 @@ class Report:
         """Take a result."""
         self.results.setdefault(unit, {})[mode] = result
 
+    def left_out(self, unit: str, mode: str) -> frozenset[str]:
+        """The tests that ran directly and need not pass in a mode."""
+        direct = self.results[unit][DIRECT]
+        return frozenset(
+            test
+            for test in direct.passed | direct.failed.keys()
+            if any(entry.has(mode, unit, test, direct.tags.get(test, ())) for entry in self.expected)
+        )
+
     def lost(self, unit: str, mode: str) -> dict[str, str]:
         """Test that passes directly and not in this mode → the reason, without what need not pass."""
         mine, direct = self.results[unit][mode], self.results[unit][DIRECT]
         return {
             test: mine.failed.get(test) or f"not run: {mine.ended or 'the suite did not come to it'}"
-            for test in sorted(direct.passed - mine.passed)
-            if not any(entry.has(mode, unit, test) for entry in self.expected)
+            for test in sorted(direct.passed - mine.passed - self.left_out(unit, mode))
         }
 
     def not_run(self, unit: str, mode: str) -> int:
-        """How many tests ran directly and not in this mode."""
+        """How many tests ran directly and not in this mode, the left out ones included."""
         mine, direct = self.results[unit][mode], self.results[unit][DIRECT]
         return len((direct.passed | direct.failed.keys()) - mine.passed - mine.failed.keys())
 
@@ -52,7 +64,7 @@ class Report:
             cells = (self._cell(unit, mode) if mode in found else "" for mode in modes)
             lines.append(f"| {unit} | {' | '.join(cells)} |")
         lines.append(f"| **all** | {' | '.join(self._sum(mode) for mode in modes)} |")
-        lines += ["", "passed / failed / not run; `=` all Redis servers hold the same afterwards, `≠` they do not", ""]
+        lines += ["", _LEGEND, ""]
         return "\n".join([*lines, *self._faults()])
 
     def json(self) -> str:
@@ -61,16 +73,17 @@ class Report:
 
     def _cell(self, unit: str, mode: str) -> str:
         result = self.results[unit][mode]
-        equal = {None: "", "": " ="}.get(result.unequal, " ≠")
-        return f"{len(result.passed)} / {len(result.failed)} / {self.not_run(unit, mode)}{equal}"
+        return _figures(self._counts(unit, mode), [result.unequal])
 
     def _sum(self, mode: str) -> str:
-        found = [(unit, modes[mode]) for unit, modes in self.results.items() if mode in modes]
-        passed, failed = sum(len(each.passed) for _, each in found), sum(len(each.failed) for _, each in found)
-        equal = "" if all(each.unequal is None for _, each in found) else " ="
-        if any(each.unequal for _, each in found):
-            equal = " ≠"
-        return f"{passed} / {failed} / {sum(self.not_run(unit, mode) for unit, _ in found)}{equal}"
+        found = [unit for unit, modes in self.results.items() if mode in modes]
+        counts = (sum(column) for column in zip(*(self._counts(unit, mode) for unit in found), strict=True))
+        return _figures(tuple(counts), [self.results[unit][mode].unequal for unit in found])
+
+    def _counts(self, unit: str, mode: str) -> tuple[int, ...]:
+        result = self.results[unit][mode]
+        not_run = self.not_run(unit, mode) - result.left_out
+        return len(result.passed), len(result.failed), not_run, result.left_out
 
     def _faults(self) -> list[str]:
         lines = []
@@ -82,6 +95,11 @@ class Report:
                 faults += [f"- ended early: {_first(result.ended)}"] if result.ended else []
                 lines += [f"### {unit}, {mode}", "", *faults, ""] if faults else []
         return lines
+
+
+def _figures(counts: tuple[int, ...], unequal: list[str | None]) -> str:
+    sign = " ≠" if any(unequal) else " =" if any(each is not None for each in unequal) else ""
+    return " / ".join(str(count) for count in (counts if counts[-1] else counts[:-1])) + sign
 
 
 def _first(text: str) -> str:

@@ -1,5 +1,5 @@
-# Runs tests/test_helper.tcl of the suite, with two additions that it has no option for: each test's name is printed when
-# the test begins, and with REDISHA_RESP3 set every client begins with HELLO 3.
+# Runs tests/test_helper.tcl of the suite, with additions that it has no option for: each test's name is printed when the
+# test begins, and its tags; and with REDISHA_RESP3 set every client begins with HELLO 3.
 #
 # The suite starts its second process from [info script]. The text is evaluated here instead of sourced, so that this
 # file is the second process as well.
@@ -14,6 +14,14 @@ proc announce {name element operation} {
 }
 trace add variable ::active_clients_task write announce
 
+proc print_tags {} {
+    rename test test_itself
+    proc test {name code {okpattern undefined} {tags {}}} {
+        puts "\[tags\]: $name\t[lsort -unique [concat $::tags $tags]]"
+        uplevel 1 [list test_itself $name $code $okpattern $tags]
+    }
+}
+
 proc speak_resp3 {} {
     rename redis redis_resp2
     proc redis {args} {
@@ -27,12 +35,11 @@ proc speak_resp3 {} {
     }
 }
 
-if {[info exists ::env(REDISHA_RESP3)]} {
-    rename source source_file
-    proc source {path} {
-        uplevel 1 [list source_file $path]
-        if {$path eq "tests/support/redis.tcl"} speak_resp3
-    }
+rename source source_file
+proc source {path} {
+    uplevel 1 [list source_file $path]
+    if {$path eq "tests/support/test.tcl"} print_tags
+    if {$path eq "tests/support/redis.tcl" && [info exists ::env(REDISHA_RESP3)]} speak_resp3
 }
 
 set file [open tests/test_helper.tcl]

@@ -1,10 +1,10 @@
 """Running one unit of the suite to its end.
 
 The suite ends a unit at the first error that no assertion of a test raised, such as an error reply where none was
-expected. So the unit is run again without that test, until it comes to its end; the test counts as failed. What has
-failed an assertion is left out of these further rounds as well: it is known, and often takes long to fail. Only when
-there are too many such errors is the suite told to go on after them, in a last round; what an error leaves behind (an
-open transaction, say) may then fail the tests that follow.
+expected; and a test that fails an assertion may leave behind what fails the next (a setting, an open transaction). So
+only the first failure of a run is believed: the unit is run again without that test, with fresh servers, until nothing
+fails. When there are too many failures for that, the suite is told to go on after errors, in a last round of which
+every failure counts.
 """
 
 import contextlib
@@ -61,6 +61,10 @@ class Result:
     """Why it did not come to its end; empty if it did."""
     unequal: str | None = None
     """In what the servers differed afterwards; None where there is only one."""
+    left_out: int = 0
+    """How many tests were not to be run."""
+    tags: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Test → the suite's tags."""
     rounds: int = 0
     seconds: float = 0.0
     longest: float = 0.0
@@ -88,9 +92,20 @@ def units(tree: Path) -> list[str]:
     return listed.stdout.split()
 
 
-def run_unit(tree: Path, mode: str, unit: str, options: Options, logs: Path) -> Result:
-    """Run a unit until it comes to its end, each time with fresh servers; ``logs`` keeps what was printed."""
-    result = Result()
+def run_unit(
+    tree: Path, mode: str, unit: str, options: Options, logs: Path, without: frozenset[str] = frozenset()
+) -> Result:
+    """Run a unit until it comes to its end, each time with fresh servers.
+
+    Args:
+        tree: from :func:`prepare`.
+        mode: of :data:`~conformance.modes.MODES`.
+        unit: its name.
+        options: how the suite is run.
+        logs: a folder that keeps what was printed.
+        without: tests that are not run.
+    """
+    result = Result(left_out=len(without))
     start = time.monotonic()
     while True:
         spent = time.monotonic() - start
@@ -99,29 +114,33 @@ def run_unit(tree: Path, mode: str, unit: str, options: Options, logs: Path) -> 
         folder = logs / f"round-{result.rounds}"
         folder.mkdir(parents=True)
         with stage(mode, folder) as running:
-            suite = _Suite(tree, unit, options, tuple(sorted(result.failed)), last)
+            suite = _Suite(tree, unit, options, tuple(sorted(without | result.failed.keys())), last)
             run = suite.run(running, folder, options.deadline - spent)
             died = running.ended()
-            again = _learn(result, run, died) and not last
+            again = _learn(result, run, died, every=last) and not last
             if not again and len(running.servers) > 1:
                 result.unequal = running.unequal()
         if not again:
             break
     result.passed = run.passed - result.failed.keys()
-    result.longest = run.longest
+    result.longest, result.tags = run.longest, run.tags
     result.ended = died or _why(run, options)
     result.seconds = time.monotonic() - start
     return result
 
 
-def _learn(result: Result, run: Run, died: str) -> bool:
-    """Note what failed; whether another round without that gets further."""
-    known = run.last in result.failed
-    result.failed |= run.failed
-    if run.end not in (End.EXCEPTION, End.SILENT) or run.last is None:
+def _learn(result: Result, run: Run, died: str, *, every: bool) -> bool:
+    """Note what failed: the first, or all of them; whether another round without that says more."""
+    failed = dict(run.failed)
+    if run.end in (End.EXCEPTION, End.SILENT) and run.last is not None:
+        failed[run.last] = died or run.reason
+    if every:
+        result.failed |= failed
+    fresh = [name for name in failed if name not in result.failed]
+    if not fresh:
         return False
-    result.failed[run.last] = died or run.reason
-    return not known
+    result.failed[fresh[0]] = failed[fresh[0]]
+    return True
 
 
 def _why(run: Run, options: Options) -> str:

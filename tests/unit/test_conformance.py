@@ -75,10 +75,22 @@ def test_what_is_lost_is_what_passes_directly() -> None:
 
 
 def test_what_need_not_pass_is_not_lost() -> None:
-    assert report(LeftOut(("pass",), "unit/a", "a reason", ("y", "z"))).good()
-    assert report(LeftOut(("pass",), "unit/a", "a reason")).good()
-    assert not report(LeftOut(("pass",), "unit/a", "a reason", ("y",))).good()
-    assert not report(LeftOut(("mirrored",), "unit/a", "a reason")).good()
+    assert report(LeftOut(("pass",), "a reason", "unit/a", ("y", "z"))).good()
+    assert report(LeftOut(("pass",), "a reason", "unit/a")).good()
+    assert not report(LeftOut(("pass",), "a reason", "unit/a", ("y",))).good()
+    assert not report(LeftOut(("mirrored",), "a reason", "unit/a")).good()
+
+
+def test_tests_are_left_out_by_the_tags_that_they_have_directly() -> None:
+    run = read("[tags]: y\tmulti needs:repl\n[testing]: y\n[ok]: y (0 ms)\n[1/1 done]: unit/a (1 seconds)\n")
+    assert run.tags == {"y": frozenset({"multi", "needs:repl"})}
+    made = Report([LeftOut(("pass",), "a reason", tag="needs:repl")])
+    made.add("unit/a", "direct", Result(passed={"x", "y"}, tags=run.tags))
+    assert made.left_out("unit/a", "pass") == {"y"}
+    assert made.left_out("unit/a", "mirrored") == set()
+    made.add("unit/a", "pass", Result(passed={"x"}, left_out=1))
+    assert made.good()
+    assert "| 1 / 0 / 0 / 1 |" in made.markdown()
 
 
 def test_servers_that_differ_are_a_fault() -> None:
