@@ -64,7 +64,7 @@ def _take(run: Run, status: str, line: str, whole: str) -> None:
             run.longest = max(run.longest, int(took[1]) / 1000 if took else 0.0)
             run.last = None
         case "err" if run.last is not None:
-            run.failed.setdefault(run.last, whole.removeprefix(run.last).strip())
+            run.failed.setdefault(run.last, _detail(whole.removeprefix(run.last).strip()))
             run.last = None
         case "err":
             run.reason = run.reason or whole
@@ -74,3 +74,14 @@ def _take(run: Run, status: str, line: str, whole: str) -> None:
             run.end, run.reason = End.SILENT, "no reply that the test waits for"
         case _ if status.endswith("done") and run.end is End.CUT:
             run.end = End.DONE
+
+
+def _detail(text: str) -> str:
+    """Where and why a test failed.
+
+    Told to go on after errors, the suite cuts the beginning of such an error, as if it were an assertion's, and prints
+    it once more as a whole.
+    """
+    where, _, detail = text.partition("\n")
+    cut, _, whole = detail.partition("\n")
+    return f"{where}\n{whole if whole.partition(chr(10))[0].endswith(cut) else detail}"

@@ -50,6 +50,13 @@ def test_an_exception_between_tests_belongs_to_none() -> None:
     assert (run.end, run.last) == (End.EXCEPTION, None)
 
 
+def test_an_error_that_the_suite_went_on_after_is_shown_as_a_whole() -> None:
+    run = read(
+        "[testing]: one\n[err]: one in tests/unit/a.tcl\ncommand 'x'\nERR unknown command 'x'\n    while executing\n"
+    )
+    assert run.failed["one"] == "in tests/unit/a.tcl\nERR unknown command 'x'\n    while executing"
+
+
 def test_a_test_that_hangs() -> None:
     run = read("[testing]: one\n[TIMEOUT]: clients state report follows.\nsock7 => (IN PROGRESS) one\n")
     assert (run.end, run.last) == (End.SILENT, "one")
