@@ -15,6 +15,8 @@ _PACKAGE = "redis"
 _SOURCES = Path("/etc/apt")
 _TOOLS = {"tclsh": "tcl", "apt-get": "apt", "dpkg-source": "dpkg-dev"}
 _UNPACKED = "redis-*"
+_SHOWN = 6
+"""Lines of what a command said."""
 
 
 class MissingError(Exception):
@@ -51,8 +53,9 @@ def _fetch(timeout: float) -> Path:
     with tempfile.TemporaryDirectory(dir=cache(), prefix="fetch-") as name:
         work = Path(name)
         apt = ["apt-get", "-q", *_options(work)]
-        _run([*apt, "update"], work, timeout)
-        _run([*apt, "source", "--download-only", _PACKAGE], work, timeout)
+        # A list that cannot be had is only a warning, and often not one that is needed.
+        warnings = _run([*apt, "update"], work, timeout)
+        _run([*apt, "source", "--download-only", _PACKAGE], work, timeout, before=warnings)
         (description,) = work.glob("*.dsc")
         unpacked = work / f"redis-{description.stem.partition('_')[2].partition('-')[0]}"
         _run(["dpkg-source", "-x", description.name, unpacked.name], work, timeout)
@@ -91,7 +94,8 @@ def _with_source(text: str, suffix: str) -> str:
     return "".join(f"deb-src{line.removeprefix('deb-src').removeprefix('deb')}\n" for line in lines)
 
 
-def _run(argv: Sequence[str], folder: Path, timeout: float) -> None:
+def _run(argv: Sequence[str], folder: Path, timeout: float, before: str = "") -> str:
+    """Run it and return its errors; when it fails, these and those of ``before`` are told."""
     advice = (
         f"without it: unpack Redis's sources as {cache()}/redis-VERSION ('apt-get source redis' on a Debian that has "
         "deb-src, or the release's archive)"
@@ -104,8 +108,9 @@ def _run(argv: Sequence[str], folder: Path, timeout: float) -> None:
     except subprocess.TimeoutExpired:
         raise MissingError(f"'{what}' took more than {timeout:g} s; {advice}") from None
     if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        last = "\n".join((before + done.stderr).strip().splitlines()[-_SHOWN:])
         raise MissingError(f"'{what}' failed; {advice}. It said:\n{last}")
+    return done.stderr
 
 
 def _need(tool: str) -> None:
