@@ -247,6 +247,25 @@ def test_a_blocked_client_is_woken(way: Way, blocking: tuple[Any, ...], wake: tu
         assert conn.command("PING") == b"+PONG\r\n"
 
 
+def test_a_connection_that_has_not_subscribed_is_told(way: Way) -> None:
+    with way.conn() as conn, way.conn(3) as told, way.conn() as other:
+        number = told.command("CLIENT", "ID")[1:-2]
+        assert conn.command("CLIENT", "TRACKING", "ON", "REDIRECT", number, "NOLOOP") == b"+OK\r\n"
+        conn.command("GET", "k")
+        other.command("SET", "k", 1)
+        assert told.replies(1) == [INVALIDATE]
+
+
+def test_a_script_may_answer_deeply(way: Way) -> None:
+    with way.conn() as conn, way.conn() as other:
+        conn.send(encode("EVAL", "local a = {}; local b = {a}; a[1] = b; return a", 0))
+        reply = b""
+        while not reply.endswith(b"-ERR reached lua stack limit\r\n"):
+            reply += conn.socket.recv(1 << 16)
+        assert conn.command("PING") == b"+PONG\r\n"
+        assert other.command("PING") == b"+PONG\r\n"
+
+
 def test_streams_block(way: Way) -> None:
     with way.conn() as conn, way.conn() as other:
         conn.send(encode("XREAD", "BLOCK", 0, "STREAMS", "x", "$"))
@@ -369,6 +388,8 @@ def test_another_connection_is_told(way: Way) -> None:
         told.command("SUBSCRIBE", "__redis__:invalidate")
         assert conn.command("CLIENT", "TRACKING", "ON", "REDIRECT", number) == b"+OK\r\n"
         assert conn.command("CLIENT", "GETREDIR") == b":%b\r\n" % number
+        info = b"*6\r\n$5\r\nflags\r\n*1\r\n$2\r\non\r\n$8\r\nredirect\r\n:%b\r\n$8\r\nprefixes\r\n*0\r\n" % number
+        assert conn.command("CLIENT", "TRACKINGINFO") == info
         conn.command("GET", "k")
         other.command("SET", "k", 1)
         message = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nk\r\n"

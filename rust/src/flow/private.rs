@@ -40,6 +40,8 @@ pub struct Private {
     pub watching: bool,
     /// The server remembers what is read on it.
     pub tracking: Option<Tracking>,
+    /// Another session's reads are invalidated here.
+    pub told: bool,
     /// What `tracking` becomes if the server agrees.
     pub becomes: Becomes,
     /// They were watched on a connection that broke: what is done to them is not known.
@@ -146,7 +148,8 @@ impl Session {
 
     /// Whether it is told what nobody asked for.
     pub fn is_listening(&self) -> bool {
-        self.is_subscriber() || self.private_ref().is_some_and(|p| p.monitors || p.tracking.is_some())
+        self.is_subscriber()
+            || self.private_ref().is_some_and(|p| p.monitors || p.told || p.tracking.is_some())
     }
 
     /// Whether it watches keys.
@@ -351,7 +354,7 @@ impl Engine {
     }
 
     /// The session's own connection; a new one unless there is one.
-    fn open_private(&mut self, slot: usize, endpoint: usize) -> usize {
+    pub(super) fn open_private(&mut self, slot: usize, endpoint: usize) -> usize {
         let (session, resp, now_ms) = (self.sessions[slot].id, self.sessions[slot].resp, self.now.ms);
         let open = self.sessions[slot].private_ref().map_or(NO_PATH, |p| p.upstream);
         if open != NO_PATH {
@@ -368,6 +371,7 @@ impl Engine {
             monitors: false,
             watching,
             tracking: None,
+            told: false,
             becomes: Becomes::Unchanged,
             lost: watching,
             held: Vec::new(),

@@ -12,13 +12,16 @@ use super::call::{Call, command_of};
 use super::ingress::Step;
 use super::place::Place;
 use super::private::Use;
-use super::session::Session;
+use super::session::{Session, Wait};
 
 /// What a session is told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tracking {
     /// The session that is told instead: its number; 0: none.
     redirect: i64,
+    /// How it tracks, as `CLIENT TRACKINGINFO` says it.
+    flags: Vec<&'static str>,
+    prefixes: Vec<Vec<u8>>,
 }
 
 /// What tracking becomes if the server agrees.
@@ -41,6 +44,18 @@ impl Session {
     }
 }
 
+/// What a session asks for.
+fn tracking_of(request: &Request<'_>) -> Tracking {
+    let mut tracking = Tracking { flags: vec!["on"], ..Tracking::default() };
+    // In the order in which `CLIENT TRACKINGINFO` has them.
+    for (word, flag) in [("BCAST", "bcast"), ("OPTIN", "optin"), ("OPTOUT", "optout"), ("NOLOOP", "noloop")] {
+        tracking.flags.extend((3..request.len()).any(|i| is_word(request.arg(i), word)).then_some(flag));
+    }
+    let named = (3..request.len()).filter(|&i| is_word(request.arg(i), "PREFIX"));
+    tracking.prefixes = named.map(|i| request.arg(i + 1).to_vec()).collect();
+    tracking
+}
+
 impl Engine {
     /// A subcommand of `CLIENT` about tracking, where a server has to hear of it. `None`: it has not.
     pub(super) fn tracking_command(
@@ -56,35 +71,53 @@ impl Engine {
         match (command.name, tracking) {
             ("client|tracking", None) if on => Some(self.track(slot, command, request)),
             ("client|tracking", Some(_)) => Some(self.track(slot, command, request)),
-            ("client|caching", Some(_)) | ("client|trackinginfo", Some(Tracking { redirect: 0 })) => {
+            ("client|caching", Some(_)) | ("client|trackinginfo", Some(Tracking { redirect: 0, .. })) => {
                 Some(self.tell_tracker(slot, command, request, request.frame, Becomes::Unchanged))
             }
-            ("client|getredir", Some(Tracking { redirect })) => {
+            ("client|trackinginfo", Some(tracking)) => Some(self.tracking_info(slot, &tracking)),
+            ("client|getredir", Some(Tracking { redirect, .. })) => {
                 Some(self.answer_now(slot, |out| encode::integer(out, redirect)))
             }
             _ => None,
         }
     }
 
+    /// `CLIENT TRACKINGINFO` where another session is told: the server knows it by another number.
+    fn tracking_info(&mut self, slot: usize, tracking: &Tracking) -> Step {
+        let resp3 = self.sessions[slot].resp == 3;
+        let gone = !self.sessions.iter().any(|(_, s)| i64::from(s.id.generation.get()) == tracking.redirect);
+        let flags = tracking.flags.iter().copied().chain(gone.then_some("broken_redirect"));
+        self.answer_now(slot, |out| {
+            encode::map(out, 3, resp3);
+            encode::bulk(out, b"flags");
+            encode::set(out, flags.clone().count(), resp3);
+            for flag in flags {
+                encode::bulk(out, flag.as_bytes());
+            }
+            encode::bulk(out, b"redirect");
+            encode::integer(out, tracking.redirect);
+            encode::bulk(out, b"prefixes");
+            encode::set(out, tracking.prefixes.len(), resp3);
+            for prefix in &tracking.prefixes {
+                encode::bulk(out, prefix);
+            }
+        })
+    }
+
     /// `CLIENT TRACKING ON|OFF …`: the session that is to be told has another number at the server.
     fn track(&mut self, slot: usize, command: &'static Command, request: &Request<'_>) -> Step {
         let mut args: Vec<Vec<u8>> = request.args_from(0).map(<[u8]>::to_vec).collect();
-        let mut tracking = Tracking::default();
+        let mut tracking = tracking_of(request);
         let at = (3..request.len()).find(|&i| is_word(request.arg(i), "REDIRECT"));
         if let Some(id) = at.and_then(|i| parse_integer(request.arg(i + 1))) {
-            let found = self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == id);
-            let Some((_, target)) = found else {
-                return self.refuse(slot, "ERR The client ID you want redirect to does not exist");
-            };
-            let own = target.extra.as_ref().and_then(|e| self.upstreams.get(e.private.as_ref()?.upstream));
-            let number = own.and_then(|u| u.identity.as_ref()).map_or(0, |i| i.client_id);
-            if number == 0 {
-                let text = "ERR REDIRECT through redisha: the other connection must subscribe to __redis__:invalidate first";
-                return self.refuse(slot, text);
-            }
-            tracking.redirect = id;
-            if let Some(arg) = at.and_then(|i| args.get_mut(i + 1)) {
-                *arg = number.to_string().into_bytes();
+            match self.number_at_server(slot, command, request, id) {
+                Ok(number) => {
+                    tracking.redirect = id;
+                    if let Some(arg) = at.and_then(|i| args.get_mut(i + 1)) {
+                        *arg = number.to_string().into_bytes();
+                    }
+                }
+                Err(step) => return step,
             }
         }
         let mut frame = Vec::new();
@@ -92,6 +125,40 @@ impl Engine {
         let on = is_word(request.arg(2), "ON");
         let becomes = if on { Becomes::On(tracking) } else { Becomes::Off };
         self.tell_tracker(slot, command, request, &frame, becomes)
+    }
+
+    /// The server's number of another session, which gets a connection of its own for it.
+    fn number_at_server(
+        &mut self,
+        slot: usize,
+        command: &'static Command,
+        request: &Request<'_>,
+        id: i64,
+    ) -> Result<i64, Step> {
+        let found = self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == id);
+        let Some(target) = found.map(|(target, _)| target) else {
+            return Err(self.refuse(slot, "ERR The client ID you want redirect to does not exist"));
+        };
+        let place = self.place_privately(slot, Use::Subscribe, command, request)?;
+        let key = self.open_private(target, place.endpoint);
+        if let Some(private) = self.sessions[target].private() {
+            private.told = true;
+        }
+        let waiter = self.sessions[slot].id;
+        let overdue = std::mem::take(&mut self.sessions[slot].overdue);
+        let upstream = &mut self.upstreams[key];
+        let number = upstream.identity.as_ref().map_or(0, |i| i.client_id);
+        match upstream.is_ready() {
+            true if number != 0 => Ok(number),
+            false if upstream.patient && !overdue => {
+                upstream.wait(waiter, false);
+                Err(Step::Stall(Wait::Upstream))
+            }
+            _ => {
+                Err(self
+                    .refuse(slot, "UNAVAILABLE the other connection cannot be told at the moment; try again"))
+            }
+        }
     }
 
     /// Say it on the session's own connection; `becomes`: what holds once the server agrees.
