@@ -128,6 +128,22 @@ def redisha_ready(admin: int) -> bool:
     return exchange(admin, b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+@contextlib.contextmanager
+def running_redisha(
+    directory: Path, primary: Redis, mirror: Redis | None
+) -> Iterator[tuple[int, int, subprocess.Popen[bytes]]]:
+    """A sidecar that is ready: its port, its admin port, its process. Its log is ``redisha.log`` in the directory."""
+    port, admin = free_port(), free_port()
+    file, log = directory / "redisha.yaml", directory / "redisha.log"
+    file.write_text(redisha_config(port, admin, primary, mirror))
+    process = spawn(redisha_command(file), log)
+    try:
+        wait_until(lambda: redisha_ready(admin), process, log)
+        yield port, admin, process
+    finally:
+        end(process)
+
+
 def redisha_config(port: int, admin: int, primary: Redis, mirror: Redis | None) -> str:
     """A configuration file."""
     mirrors = "[{cluster: redis-002, reads: exclude}]" if mirror else "[]"

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cpu import cpu_seconds, resident_bytes
-from bench.engines import redisha_command, redisha_config, redisha_ready
+from bench.engines import running_redisha
 from bench.measure import run_benchmark
-from bench.processes import end, exchange, free_port, spawn, wait_until
+from bench.processes import exchange, wait_until
 from bench.redis import Redis, redis_pair
 from bench.workloads import Workload
 
@@ -78,17 +78,10 @@ def _http(port: int, request: str) -> bytes:
 
 @contextlib.contextmanager
 def _sidecar(directory: Path, primary: Redis, mirror: Redis) -> Iterator[Sidecar]:
-    port, admin = free_port(), free_port()
-    file, log = directory / "redisha.yaml", directory / "redisha.log"
-    file.write_text(redisha_config(port, admin, primary, mirror))
-    process = spawn(redisha_command(file), log)
-    try:
-        wait_until(lambda: redisha_ready(admin), process, log)
+    with running_redisha(directory, primary, mirror) as (port, admin, process):
         sidecar = Sidecar(port, admin, process.pid)
-        wait_until(sidecar.is_in_sync, process, log, every=0.05)
+        wait_until(sidecar.is_in_sync, process, directory / "redisha.log", every=0.05)
         yield sidecar
-    finally:
-        end(process)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.cpu import cpu_seconds
-from bench.engines import redisha_command, redisha_config, redisha_ready
-from bench.processes import end, free_port, spawn, wait_until
-from bench.redis import Redis, redis_pair
+from bench.engines import running_redisha
+from bench.redis import redis_pair
 
 _PAYLOAD = b"x" * 16
 _CHANNEL = b"news"
@@ -25,20 +24,6 @@ _QUIET = 0.5
 """Seconds without a message after which no more is expected."""
 _TRANSACTION = 5
 _PIPELINE = 20
-
-
-@contextlib.contextmanager
-def _sidecar(directory: Path, primary: Redis, mirror: Redis | None) -> Iterator[tuple[int, int]]:
-    """Its port and its process."""
-    port, admin = free_port(), free_port()
-    file, log = directory / "redisha.yaml", directory / "redisha.log"
-    file.write_text(redisha_config(port, admin, primary, mirror))
-    process = spawn(redisha_command(file), log)
-    try:
-        wait_until(lambda: redisha_ready(admin), process, log)
-        yield port, process.pid
-    finally:
-        end(process)
 
 
 @contextlib.contextmanager
@@ -149,7 +134,8 @@ def main() -> None:
         for label, other in (("a sidecar", None), ("a sidecar that mirrors", mirror)):
             folder = Path(name) / label.replace(" ", "-")
             folder.mkdir()
-            ways[label] = up.enter_context(_sidecar(folder, primary, other))
+            port, _, process = up.enter_context(running_redisha(folder, primary, other))
+            ways[label] = (port, process.pid)
         for label, (port, pid) in ways.items():
             what = f"{args.clients:,} subscribers, {args.rate:,} messages/s"
             _print(what, label, subscribers(port, pid, args.clients, args.rate, args.seconds))

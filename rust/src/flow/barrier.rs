@@ -4,8 +4,6 @@
 //! the connection that carries all other writes. It is a barrier in their order: what was sent before is answered first, and
 //! nothing is sent before EXEC is answered.
 
-use crate::resp::encode;
-
 use super::Engine;
 use super::call::Call;
 use super::ingress::Step;
@@ -56,8 +54,9 @@ impl Engine {
 
     /// A session's transaction is answered, or will not be sent.
     pub(super) fn unbar(&mut self, id: SessionId) {
-        let barred = self.upstreams.iter().find(|(_, u)| u.barred == Some(id)).map(|(key, _)| key);
-        let Some(key) = barred else { return };
+        let shared = self.endpoints.iter().filter_map(|(_, e)| e.serve[0]);
+        let mine = |key: &usize| self.upstreams.get(*key).is_some_and(|u| u.barred == Some(id));
+        let Some(key) = shared.into_iter().find(mine) else { return };
         self.upstreams[key].barred = None;
         let endpoint = self.upstreams[key].endpoint;
         self.retry_blocked(); // before newcomers
@@ -102,10 +101,7 @@ impl Engine {
         let run = upstream.identity.as_ref().map(|i| i.run_id.clone()).unwrap_or_default();
         for (of, number) in std::mem::take(&mut upstream.fences) {
             if of == run {
-                let mut bytes = Vec::new();
-                encode::command(&mut bytes, &["CLIENT", "KILL", "ID", &number.to_string()]);
-                upstream.out.push(&bytes);
-                upstream.expect(Call::Told, self.now.ms);
+                upstream.say(&["CLIENT", "KILL", "ID", &number.to_string()], self.now.ms);
             }
         }
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);

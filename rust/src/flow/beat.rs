@@ -233,10 +233,7 @@ impl Engine {
     fn say(&mut self, beat: Option<usize>, words: &[&str]) -> bool {
         let Some(key) = beat else { return false };
         let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.is_ready()) else { return false };
-        let mut bytes = Vec::new();
-        encode::command(&mut bytes, words);
-        upstream.out.push(&bytes);
-        upstream.expect(Call::Told, self.now.ms);
+        upstream.say(words, self.now.ms);
         Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         true
     }

@@ -22,9 +22,9 @@ use super::call::{Call, command_of};
 use super::ingress::{Incoming, Step};
 use super::keys::{ANY, keys_of};
 use super::place::Place;
-use super::private::blocks;
 use super::session::Wait;
 use super::ticket::{SessionId, Ticket};
+use super::unblock::{Unblock, blocks};
 use super::upstream::{Entered, Role, Upstream};
 
 /// Time between looks for what was written past the sequencer, milliseconds.
@@ -64,19 +64,6 @@ struct Waiter {
     ends: Option<Unblock>,
 }
 
-/// How a command that blocks is ended before its time (`CLIENT UNBLOCK`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unblock {
-    /// As if its time were over.
-    Timeout,
-    /// With an error.
-    Error,
-    /// Another member leads now.
-    Moved,
-    /// Its client is gone.
-    Gone,
-}
-
 /// All commands that block in sequencers.
 #[derive(Debug, Default)]
 pub struct Blocked {
@@ -90,15 +77,15 @@ pub struct Blocked {
     due_ms: u64,
     look_ms: u64,
     streams_ms: u64,
-    /// Looks that were not answered.
-    looking: usize,
+    /// Where looks were not answered yet, one for each.
+    looking: Vec<(usize, u16)>,
 }
 
 impl Blocked {
     /// Whether nobody waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.all.is_empty()
     }
 
     fn enqueue(&mut self, index: usize) {
@@ -188,8 +175,11 @@ impl Engine {
         };
         self.blocked.due_ms =
             if self.blocked.is_empty() { 0 } else { self.blocked.due_ms.min(waiter.until_ms) };
+        let bytes = waiter.frame.capacity() + waiter.keys.iter().map(|k| k.len()).sum::<usize>();
         let index = self.blocked.all.insert(waiter);
         self.blocked.enqueue(index);
+        self.sessions[slot].extra().waits = Some((index, bytes));
+        Self::weigh_session(&mut self.sessions[slot], &mut self.heavy);
         self.attempt(index);
         if hung_up {
             self.hung.push(id);
@@ -284,6 +274,9 @@ impl Engine {
     fn end_waiter(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>)) {
         self.blocked.dequeue(index);
         let Some(mut waiter) = self.blocked.all.try_remove(index) else { return };
+        if let Some(session) = self.session(waiter.id) {
+            session.extra().waits = None;
+        }
         if let Some(ticket) = waiter.ticket.take() {
             self.settle(ticket, write);
         }
@@ -307,10 +300,9 @@ impl Engine {
     }
 
     fn waiter_of(&self, id: SessionId) -> Option<usize> {
-        if self.blocked.is_empty() {
-            return None;
-        }
-        self.blocked.all.iter().find(|(_, w)| w.id == id && w.ends.is_none()).map(|(index, _)| index)
+        let session = self.sessions.get(id.slot as usize).filter(|s| s.id == id)?;
+        let (index, _) = session.extra.as_ref()?.waits?;
+        self.blocked.all.get(index).is_some_and(|w| w.ends.is_none()).then_some(index)
     }
 
     /// Whether a session waits in a line.
@@ -372,7 +364,7 @@ impl Engine {
                 self.blocked.all.iter().filter(|(_, w)| w.ends.is_none()).map(|(_, w)| w.until_ms).min();
             self.blocked.due_ms = next.unwrap_or(u64::MAX);
         }
-        if now_ms >= self.blocked.look_ms && self.blocked.looking == 0 {
+        if now_ms >= self.blocked.look_ms {
             self.blocked.look_ms = now_ms + LOOK_MS;
             self.look_for_waited();
         }
@@ -400,6 +392,7 @@ impl Engine {
         }
         let mut places: Vec<_> = by_place.into_iter().collect();
         places.sort_unstable(); // a run of the simulation depends on its seed alone
+        places.retain(|(place, _)| !self.blocked.looking.contains(place));
         for ((endpoint, db), mut keys) in places {
             keys.sort_unstable();
             for keys in keys.chunks(LOOK_KEYS) {
@@ -419,7 +412,7 @@ impl Engine {
                 }
                 upstream.out.push(&bytes);
                 upstream.expect(Call::Waited { endpoint, db }, self.now.ms);
-                self.blocked.looking += 1;
+                self.blocked.looking.push((endpoint, db));
                 Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
             }
         }
@@ -427,7 +420,9 @@ impl Engine {
 
     /// Whether there are keys that are waited for.
     pub(super) fn waited_are_there(&mut self, endpoint: usize, db: u16, reply: Option<Reply<'_>>) {
-        self.blocked.looking = self.blocked.looking.saturating_sub(1);
+        if let Some(at) = self.blocked.looking.iter().position(|place| *place == (endpoint, db)) {
+            self.blocked.looking.swap_remove(at);
+        }
         if reply.and_then(Reply::integer).is_none_or(|n| n == 0) {
             return;
         }

@@ -7,13 +7,13 @@ use crate::command::{Command, by_id, is_word, quoted};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
-use super::blocked::Unblock;
 use super::call::UNKNOWN;
 use super::ends::Ends;
 use super::ingress::wrong_arity;
 use super::local::Answered;
 use super::pause::Extent;
 use super::session::{Ending, Session};
+use super::unblock::Unblock;
 
 const SYNTAX: &str = "ERR syntax error";
 const NOT_INTEGER: &str = "ERR value is not an integer or out of range";
@@ -113,7 +113,7 @@ impl Engine {
         let session = &mut self.sessions[slot];
         let resp3 = session.resp == 3;
         match sub.as_slice() {
-            b"id" => encode::integer(out, number(session)),
+            b"id" => encode::integer(out, session.number()),
             b"getname" => match session.extra.as_deref().filter(|e| !e.name.is_empty()) {
                 Some(extra) => encode::bulk(out, &extra.name),
                 None => encode::nil(out, resp3),
@@ -179,6 +179,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The session with this number.
+    pub(super) fn session_numbered(&self, number: i64) -> Option<usize> {
+        self.sessions.iter().find(|(_, s)| s.number() == number).map(|(slot, _)| slot)
+    }
+
     /// The sessions that a session sees: clients see clients, members of the group those of their kind.
     fn seen_by(&self, slot: usize) -> impl Iterator<Item = (usize, &Session)> {
         let kind = |s: &Session| std::mem::discriminant(&s.peering);
@@ -199,7 +204,7 @@ impl Engine {
         } else if request.len() > 3 && is_word(request.arg(2), "ID") {
             for arg in request.args_from(3) {
                 let id = parse_integer(arg).ok_or("ERR Invalid client ID")?;
-                if let Some((other, _)) = self.seen_by(slot).find(|(_, s)| number(s) == id) {
+                if let Some((other, _)) = self.seen_by(slot).find(|(_, s)| s.number() == id) {
                     lines += &self.line(other, me);
                 }
             }
@@ -300,7 +305,7 @@ impl Engine {
                 && let Some(value) = args.next()
             {
                 let id = parse_integer(value).ok_or(NOT_INTEGER)?;
-                if !self.sessions.iter().any(|(_, s)| number(s) == id) {
+                if self.session_numbered(id).is_none() {
                     return Err("ERR The client ID you want redirect to does not exist".into());
                 }
             } else if is_word(option, "PREFIX") && args.next().is_some() {
@@ -344,7 +349,7 @@ impl Engine {
             _ => return Err(unknown_or_arity(request)),
         };
         let id = parse_integer(request.arg(2)).ok_or(NOT_INTEGER)?;
-        let found = self.sessions.iter().find(|(_, s)| number(s) == id).map(|(other, _)| other);
+        let found = self.session_numbered(id);
         let unblocked = found.is_some_and(|other| self.unblock(other, how));
         encode::integer(out, i64::from(unblocked));
         Ok(())
@@ -406,7 +411,7 @@ impl Filter<'_> {
         };
         let user =
             session.extra.as_ref().map(|e| &e.user[..]).filter(|u| !u.is_empty()).unwrap_or(b"default");
-        self.id.is_none_or(|id| number(session) == id)
+        self.id.is_none_or(|id| session.number() == id)
             && self.kind.is_none_or(|kind| kind_of(session) == kind)
             && self.user.is_none_or(|wanted| user == wanted)
             && self.age.is_none_or(|age| now_ms.saturating_sub(session.since_ms) / 1000 >= age)
@@ -415,11 +420,7 @@ impl Filter<'_> {
     }
 }
 
-fn number(session: &Session) -> i64 {
-    i64::from(session.id.generation.get())
-}
-
-/// Every session is a normal one: subscribing is refused, and replication does not pass through here.
+/// Replication does not pass through here.
 fn kind_of(session: &Session) -> Kind {
     if session.is_subscriber() { Kind::PubSub } else { Kind::Normal }
 }

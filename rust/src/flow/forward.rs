@@ -308,7 +308,21 @@ impl Engine {
             upstream.wait(id, again);
             return Err(Step::Stall(Wait::Upstream));
         }
-        match upstream.enter(db, (!simple).then_some(resp), self.now.ms) {
+        self.set_context(slot, key, db, (!simple).then_some(resp))
+    }
+
+    /// Bring a connection into a session's context, or have the session wait for that.
+    #[inline]
+    pub(super) fn set_context(
+        &mut self,
+        slot: usize,
+        key: usize,
+        db: u16,
+        resp: Option<u8>,
+    ) -> Result<usize, Step> {
+        let (id, again) = (self.sessions[slot].id, self.reissue.is_some());
+        let upstream = &mut self.upstreams[key];
+        match upstream.enter(db, resp, self.now.ms) {
             Entered::Yes => Ok(key),
             Entered::Wait => {
                 upstream.wait(id, again);

@@ -211,7 +211,7 @@ impl Engine {
             count.downstream_rq_active.set(count.downstream_rq_active.get().saturating_sub(in_flight));
         }
         let stream = matches!(session.peering, Peering::Stream { .. });
-        self.leave_line(id, super::blocked::Unblock::Gone);
+        self.leave_line(id, super::unblock::Unblock::Gone);
         self.leave_private(id.slot as usize); // (what it had sent there is fenced while the barrier stands)
         self.unbar(id);
         self.sessions.remove(id.slot as usize);
@@ -535,7 +535,7 @@ fn is_allowed_before_auth(command: Option<&'static Command>) -> bool {
 
 /// What a client may send in RESP2 while it is subscribed (`processCommand`).
 fn is_allowed_to_subscribers(command: &Command) -> bool {
-    matches!(command.name, "ping" | "quit" | "reset") || super::private::is_subscription(command)
+    matches!(command.name, "ping" | "quit" | "reset") || super::subscribe::is_subscription(command)
 }
 
 /// The words of HTTP on which Redis hangs up.

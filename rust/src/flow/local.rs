@@ -26,6 +26,9 @@ impl Engine {
         if let Some(listener) = self.listeners.get(self.sessions[slot].listener) {
             listener.stats.count.downstream_rq_local.inc();
         }
+        if let Some(command) = command.filter(|c| c.name == "wait") {
+            return self.wait_on_route(slot, command, request);
+        }
         match known.map_or("", |c| c.name) {
             "ping" => self.ping(slot, request),
             "echo" => self.answer_now(slot, |out| encode::bulk(out, request.arg(1))),
@@ -37,10 +40,6 @@ impl Engine {
             }
             "reset" => self.reset(slot),
             "unwatch" => self.unwatch(slot),
-            "wait" => match known {
-                Some(command) => self.wait_on_route(slot, command, request),
-                None => self.refuse(slot, "ERR unknown command"),
-            },
             _ => {
                 if let Some(step) = self.tracking_command(slot, command, request) {
                     return step;
@@ -151,7 +150,7 @@ impl Engine {
         let server = self.server_version(slot);
         let session = &mut self.sessions[slot];
         session.resp = version;
-        let id = session.id.generation.get();
+        let id = session.number();
         self.speak_privately(slot);
         encode::map(out, 7, version == 3);
         let mut text = |name: &str, value: &str| {
@@ -160,7 +159,7 @@ impl Engine {
         };
         text("server", "redis");
         text("version", &server);
-        for (name, value) in [("proto", i64::from(version)), ("id", i64::from(id))] {
+        for (name, value) in [("proto", i64::from(version)), ("id", id)] {
             encode::bulk(out, name.as_bytes());
             encode::integer(out, value);
         }

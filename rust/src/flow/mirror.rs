@@ -8,7 +8,7 @@
 use super::Engine;
 use super::call::Call;
 use crate::command::lookup;
-use crate::resp::{RequestScanner, Scanned, encode};
+use crate::resp::{RequestScanner, Scanned};
 
 use super::expiry::doubt_ended;
 use super::handshake::database;
@@ -248,11 +248,8 @@ impl Engine {
 
 /// A follower learns how far its data goes with what came before.
 fn tell_position(upstream: &mut Upstream, (generation, position): (u64, u64), now_ms: u64) {
-    let mut bytes = Vec::with_capacity(64);
     let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
-    encode::command(&mut bytes, &["REDISHA", "AT", a.format(generation), b.format(position)]);
-    upstream.out.push(&bytes);
-    upstream.expect(Call::Told, now_ms);
+    upstream.say(&["REDISHA", "AT", a.format(generation), b.format(position)], now_ms);
 }
 
 /// After the reply to a copy, or a reply to any effect that is an error or not the primary's. Whether the error says that

@@ -76,12 +76,15 @@ mod session;
 mod split;
 mod store;
 mod stray;
+mod subscribe;
 mod ticket;
 mod tracking;
 mod transaction;
+mod unblock;
 mod upkeep;
 mod upstream;
 mod wait;
+mod watch;
 
 use std::io::IoSlice;
 use std::num::NonZeroU32;

@@ -2,23 +2,23 @@
 //!
 //! A subscription, MONITOR, what is watched, and a command that blocks belong to the connection they were sent on. A
 //! session that needs one gets a connection of its own to the Redis, beside the shared one that its other commands take.
-//! It is kept for a while after its last use and ends with the session. What the server says on it unasked goes to the
-//! session as it comes.
+//! It is kept for a while after its last use and ends with the session.
 
-use crate::command::{Command, Flags, KeyShape, Treatment};
-use crate::resp::{Reply, Request, RequestScanner, encode};
+use crate::command::Command;
+use crate::resp::{Request, RequestScanner, encode};
 
 use super::Engine;
-use super::blocked::Unblock;
 use super::call::{Call, ClientCall, Convert, NO_ENTRY, command_of};
 use super::effect::Rule;
 use super::ingress::Step;
 use super::keys::ANY;
 use super::place::Place;
-use super::session::{Ending, NO_PATH, Session, Wait};
+use super::session::{NO_PATH, Session, Wait};
+use super::subscribe::is_subscription;
 use super::ticket::SessionId;
 use super::tracking::{Becomes, Tracking};
-use super::upstream::{Entered, Role, Stream, Upstream};
+use super::unblock::blocks;
+use super::upstream::Role;
 
 /// How long a connection is kept that carries nothing, milliseconds.
 const KEPT_MS: u64 = 30_000;
@@ -45,11 +45,31 @@ pub struct Private {
     /// What `tracking` becomes if the server agrees.
     pub becomes: Becomes,
     /// They were watched on a connection that broke: what is done to them is not known.
-    lost: bool,
+    pub(super) lost: bool,
     /// Messages that wait for the end of a long reply.
-    held: Vec<u8>,
+    pub(super) held: Vec<u8>,
     /// When it last carried something, milliseconds.
     used_ms: u64,
+}
+
+impl Private {
+    /// A connection that carries nothing yet. `watching`: keys were watched on one before, which is lost.
+    pub fn new(upstream: usize, watching: bool, now_ms: u64) -> Self {
+        Self {
+            upstream,
+            channels: 0,
+            patterns: 0,
+            shards: 0,
+            monitors: false,
+            watching,
+            tracking: None,
+            told: false,
+            becomes: Becomes::Unchanged,
+            lost: watching,
+            held: Vec::new(),
+            used_ms: now_ms,
+        }
+    }
 }
 
 /// What a command needs a connection of its own for.
@@ -77,84 +97,19 @@ impl Use {
     }
 }
 
-/// Whether a command starts or ends subscriptions.
-pub fn is_subscription(command: &Command) -> bool {
-    matches!(
-        command.name,
-        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ssubscribe" | "sunsubscribe"
-    )
-}
-
-/// Whether a command may block: `BLPOP`, `WAIT`, and `XREAD` and `XREADGROUP` if they say so.
-pub fn blocks(command: &Command) -> bool {
-    command.flags.contains(Flags::BLOCKING) || command.shape == KeyShape::Streams || command.name == "wait"
-}
-
-impl Private {
-    fn subscriptions(&self) -> u32 {
-        self.channels + self.patterns + self.shards
-    }
-
-    /// A subscription began or ended; `count` is what the server says there are now, of channels and patterns or of shard
-    /// channels.
-    fn count(&mut self, kind: &[u8], count: u32) {
-        match kind {
-            b"subscribe" | b"unsubscribe" => self.channels = count.saturating_sub(self.patterns),
-            b"psubscribe" | b"punsubscribe" => self.patterns = count.saturating_sub(self.channels),
-            _ => self.shards = count,
-        }
-    }
-
-    /// How many there are of those that a command without arguments ends.
-    fn ended_by(&self, name: &str) -> u32 {
-        match name {
-            "unsubscribe" => self.channels,
-            "punsubscribe" => self.patterns,
-            _ => self.shards,
-        }
-    }
-}
-
 impl Session {
     /// Its own connection.
     pub fn private(&mut self) -> Option<&mut Private> {
         self.extra.as_mut()?.private.as_mut()
     }
 
-    fn private_ref(&self) -> Option<&Private> {
+    pub(super) fn private_ref(&self) -> Option<&Private> {
         self.extra.as_ref()?.private.as_ref()
     }
 
     /// Whether it has a connection of its own.
     pub fn has_private(&self) -> bool {
         self.private_ref().is_some()
-    }
-
-    /// Whether it has subscriptions.
-    #[inline]
-    pub fn is_subscriber(&self) -> bool {
-        self.private_ref().is_some_and(|p| p.subscriptions() > 0)
-    }
-
-    /// Its subscriptions to channels, patterns and shard channels.
-    pub fn subscriptions(&self) -> [u32; 3] {
-        self.private_ref().map_or([0; 3], |p| [p.channels, p.patterns, p.shards])
-    }
-
-    /// Whether it sees every command of the server.
-    pub fn is_monitor(&self) -> bool {
-        self.private_ref().is_some_and(|p| p.monitors)
-    }
-
-    /// Whether it is told what nobody asked for.
-    pub fn is_listening(&self) -> bool {
-        self.is_subscriber()
-            || self.private_ref().is_some_and(|p| p.monitors || p.told || p.tracking.is_some())
-    }
-
-    /// Whether it watches keys.
-    pub fn is_watching(&self) -> bool {
-        self.private_ref().is_some_and(|p| p.watching)
     }
 }
 
@@ -258,26 +213,34 @@ impl Engine {
         if matches!(wanted, Use::Watch | Use::Tracked) { Step::Done } else { Step::Taken(Wait::Quiet) }
     }
 
+    /// The Redis of this sidecar, in a group; else where a command without keys goes.
+    pub(super) fn place_nearest(
+        &mut self,
+        slot: usize,
+        command: &'static Command,
+        request: &Request<'_>,
+    ) -> Result<Place, Step> {
+        if self.is_in_group(slot) {
+            return Ok(Place::at(self.group.as_ref().map_or(usize::MAX, |g| g.local)));
+        }
+        self.place(slot, Some(command), request).map_err(|text| self.no_route(slot, &text))
+    }
+
     /// Who subscribes and who looks on does so at the nearest Redis; other commands go where their keys are.
-    pub(super) fn place_privately(
+    fn place_privately(
         &mut self,
         slot: usize,
         wanted: Use,
         command: &'static Command,
         request: &Request<'_>,
     ) -> Result<Place, Step> {
-        let grouped = self.is_in_group(slot);
-        if grouped && matches!(wanted, Use::Subscribe | Use::Monitor) {
-            let local = self.group.as_ref().map_or(usize::MAX, |g| g.local);
-            return Ok(Place::at(local));
+        if !self.is_in_group(slot) || matches!(wanted, Use::Subscribe | Use::Monitor) {
+            return self.place_nearest(slot, command, request);
         }
-        if grouped {
-            // What is watched, and what is waited for, is where the writes are.
-            let ends = command.name.ends_with("|kill") && !self.runs_script();
-            let reads = wanted == Use::Command && !command.is_write() && !ends;
-            return self.place_in_group(slot, Some(command).filter(|_| reads));
-        }
-        self.place(slot, Some(command), request).map_err(|text| self.no_route(slot, &text))
+        // What is watched, and what is waited for, is where the writes are.
+        let ends = command.name.ends_with("|kill") && !self.runs_script();
+        let reads = wanted == Use::Command && !command.is_write() && !ends;
+        self.place_in_group(slot, Some(command).filter(|_| reads))
     }
 
     /// Whether this member's own Redis may be busy with a script of a client.
@@ -338,19 +301,7 @@ impl Engine {
         if wanted == Use::Subscribe && resp == 2 && self.sessions[slot].is_subscriber() {
             return Ok(key); // in this state the server takes nothing else
         }
-        let upstream = &mut self.upstreams[key];
-        match upstream.enter(db, Some(resp), self.now.ms) {
-            Entered::Yes => Ok(key),
-            Entered::Wait => {
-                upstream.wait(id, false);
-                Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
-                Err(Step::Stall(Wait::Upstream))
-            }
-            Entered::Refused | Entered::Busy => {
-                let text = upstream.refusal(db);
-                Err(self.refuse(slot, &text))
-            }
-        }
+        self.set_context(slot, key, db, Some(resp))
     }
 
     /// The session's own connection; a new one unless there is one.
@@ -363,112 +314,8 @@ impl Engine {
         let resp = if self.endpoints[endpoint].peer { 2 } else { resp };
         let key = self.new_upstream(endpoint, Role::Private { session }, resp);
         let watching = self.sessions[slot].is_watching(); // on the one before: so it stays until EXEC
-        self.sessions[slot].extra().private = Some(Private {
-            upstream: key,
-            channels: 0,
-            patterns: 0,
-            shards: 0,
-            monitors: false,
-            watching,
-            tracking: None,
-            told: false,
-            becomes: Becomes::Unchanged,
-            lost: watching,
-            held: Vec::new(),
-            used_ms: now_ms,
-        });
+        self.sessions[slot].extra().private = Some(Private::new(key, watching, now_ms));
         key
-    }
-
-    /// `UNSUBSCRIBE` and its like by who has no subscription.
-    fn unsubscribe_nothing(&mut self, slot: usize, command: &Command, request: &Request<'_>) -> Step {
-        let resp3 = self.sessions[slot].resp == 3;
-        self.answer_now(slot, |out| {
-            for i in 1..request.len().max(2) {
-                encode::push(out, 3, resp3);
-                encode::bulk(out, command.name.as_bytes());
-                if request.len() > 1 {
-                    encode::bulk(out, request.arg(i));
-                } else {
-                    encode::nil(out, resp3);
-                }
-                encode::integer(out, 0);
-            }
-        })
-    }
-
-    /// Whether what a private connection says is not the reply to a command: then it is passed on.
-    pub(super) fn told_privately(&mut self, key: usize, id: SessionId, reply: Reply<'_>) -> bool {
-        let upstream = &self.upstreams[key];
-        let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else {
-            return false;
-        };
-        let asked = matches!(upstream.calls.front(), Some(Call::Subscribe { .. }));
-        let said = match reply.bytes().first() {
-            Some(b'>') => true,
-            Some(b'*') => upstream.resp() == 2 && (asked || session.is_subscriber()),
-            Some(b'-') => {
-                let refused = matches!(
-                    upstream.calls.front(),
-                    Some(Call::Client(call)) if command_of(call.command).is_some_and(|c| c.name == "monitor")
-                );
-                if let Some(private) = session.private().filter(|_| refused) {
-                    private.monitors = false;
-                }
-                false
-            }
-            Some(b'+') => upstream.calls.is_empty() && session.private_ref().is_some_and(|p| p.monitors),
-            _ => false,
-        };
-        if !said {
-            if session.private_ref().is_some_and(|p| p.becomes != Becomes::Unchanged) {
-                self.note_tracking(key, id.slot as usize, reply);
-            }
-            return false;
-        }
-        let busy = self.upstreams.get(session.path).is_some_and(|u| u.stream == Stream::To(id));
-        let mut fields = reply.elements();
-        let kind = fields.next().and_then(Reply::text).unwrap_or_default();
-        let changes = kind.ends_with(b"subscribe");
-        let count = if changes { fields.nth(1).and_then(Reply::integer).unwrap_or(0) } else { 0 };
-        let silent = session.resp == 2 && session.is_muted(session.issued);
-        if session.ending != Ending::Broken && !silent {
-            match session.extra.as_mut().and_then(|e| e.private.as_mut()).filter(|_| busy) {
-                Some(private) => private.held.extend_from_slice(reply.bytes()),
-                None => session.output.extend_from_slice(reply.bytes()),
-            }
-            Self::mark_session(session, &mut self.dirty_sessions);
-        }
-        if let Some(private) = session.private().filter(|_| changes) {
-            private.count(kind, u32::try_from(count).unwrap_or(0));
-        }
-        let upstream = &mut self.upstreams[key];
-        upstream.alive(self.now.ms);
-        if changes && let Some(Call::Subscribe { left, .. }) = upstream.calls.front_mut() {
-            *left -= 1;
-            if *left == 0
-                && let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms)
-            {
-                self.settle(ticket, |_| {});
-            }
-        }
-        self.check_output(id);
-        true
-    }
-
-    /// Whether what is being received there, and is long, is a message rather than a reply.
-    pub(super) fn is_told_privately(&self, key: usize) -> bool {
-        let Some(upstream) = self.upstreams.get(key) else { return false };
-        upstream.partial.first() == Some(&b'>')
-            || matches!(upstream.calls.front(), Some(Call::Subscribe { .. }) | None)
-    }
-
-    /// The long reply to a session has ended: what it was to be told meanwhile follows.
-    pub(super) fn tell_held(&mut self, id: SessionId) {
-        let Some(session) = self.session(id) else { return };
-        if let Some(held) = session.private().map(|p| std::mem::take(&mut p.held)) {
-            session.output.extend_from_slice(&held);
-        }
     }
 
     /// Another member says that it does not lead: nothing that waits for a reply there was executed.
@@ -569,115 +416,4 @@ impl Engine {
             Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
         }
     }
-
-    /// `UNWATCH`, and what implies it.
-    pub(super) fn forget_watched(&mut self, slot: usize) {
-        let Some(private) = self.sessions[slot].private().filter(|p| p.watching) else { return };
-        private.watching = false;
-        private.lost = false;
-        let key = private.upstream;
-        let Some(upstream) = self.upstreams.get_mut(key).filter(|u| u.is_ready()) else {
-            return self.leave_private(slot);
-        };
-        let mut bytes = Vec::new();
-        encode::command(&mut bytes, &["UNWATCH"]);
-        upstream.out.push(&bytes);
-        upstream.expect(Call::Told, self.now.ms);
-        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
-    }
-
-    /// `UNWATCH`.
-    pub(super) fn unwatch(&mut self, slot: usize) -> Step {
-        self.forget_watched(slot);
-        self.answer_now(slot, |out| encode::status(out, "OK"))
-    }
-
-    /// The connection that a transaction of a session takes which watches keys. `endpoint`: where its commands go, if they
-    /// go anywhere. `Ok(None)`: what was watched is lost, and the transaction must not be executed.
-    pub(super) fn enter_watched(
-        &mut self,
-        slot: usize,
-        endpoint: Option<usize>,
-    ) -> Result<Option<usize>, Step> {
-        let own = self.sessions[slot].private_ref().filter(|p| !p.lost);
-        let key = own.map_or(NO_PATH, |p| p.upstream);
-        let Some(upstream) = self.upstreams.get(key).filter(|u| u.is_ready()) else { return Ok(None) };
-        let endpoint = endpoint.unwrap_or(upstream.endpoint);
-        if self.is_in_group(slot) && upstream.endpoint != endpoint {
-            return Ok(None); // another member leads now
-        }
-        let overdue = self.sessions[slot].overdue;
-        let key = self.enter_private(slot, endpoint, Use::Watch)?;
-        if self.endpoints[endpoint].sequencer.is_some() {
-            self.sessions[slot].overdue = overdue; // to wait for the barrier is no less to wait
-            self.bar(slot, endpoint)?;
-        }
-        Ok(Some(key))
-    }
-
-    /// The client of a session is gone, or will send no more. One that blocks is not waited with: what it would be given
-    /// would be lost (Redis does the same).
-    pub fn session_hung_up(&mut self, id: SessionId) {
-        let Some(session) = self.session(id) else { return };
-        session.hung_up = true;
-        if self.is_blocked(id.slot as usize) {
-            self.leave_line(id, Unblock::Gone);
-            self.close_session(id.slot as usize);
-        }
-    }
-
-    /// The same for those that blocked afterwards and were not answered at once.
-    pub(super) fn close_hung(&mut self) {
-        for id in std::mem::take(&mut self.hung) {
-            self.session_hung_up(id);
-        }
-    }
-
-    /// End what a session blocks for. `false`: it does not block.
-    pub(super) fn unblock(&mut self, slot: usize, how: Unblock) -> bool {
-        if !self.is_blocked(slot) {
-            return false;
-        }
-        if self.leave_line(self.sessions[slot].id, how) {
-            return true;
-        }
-        let own = self.sessions[slot].private_ref().and_then(|p| self.upstreams.get(p.upstream));
-        let Some((number, endpoint)) =
-            own.and_then(|u| Some((u.identity.as_ref()?.client_id, u.endpoint))).filter(|(n, _)| *n != 0)
-        else {
-            return false;
-        };
-        let word = if how == Unblock::Error { "ERROR" } else { "TIMEOUT" };
-        // Where its own connection waits for that reply, another has to say it.
-        let serves = self.endpoints[endpoint].serve.iter().flatten().copied();
-        let ready = |key: &usize| self.upstreams.get(*key).is_some_and(Upstream::is_ready);
-        let Some(key) = serves.into_iter().find(ready) else { return false };
-        let upstream = &mut self.upstreams[key];
-        let mut bytes = Vec::new();
-        encode::command(&mut bytes, &["CLIENT", "UNBLOCK", &number.to_string(), word]);
-        upstream.out.push(&bytes);
-        upstream.expect(Call::Told, self.now.ms);
-        Self::mark_upstream(upstream, key, &mut self.dirty_upstreams);
-        true
-    }
-
-    /// Whether the session waits for a command that blocks.
-    pub(super) fn is_blocked(&self, slot: usize) -> bool {
-        let Some(session) = self.sessions.get(slot) else { return false };
-        if self.waits_in_line(session.id) {
-            return true;
-        }
-        let own = session.private_ref().map(|p| p.upstream);
-        let upstream = own.and_then(|key| self.upstreams.get(key));
-        upstream.and_then(|u| u.calls.front()).is_some_and(|call| match call {
-            Call::Client(call) => call.ticket.is_some() && command_of(call.command).is_some_and(blocks),
-            _ => false,
-        })
-    }
-}
-
-/// Whether a command may stand between MULTI and EXEC although it needs a connection of its own elsewhere: there it does
-/// not block.
-pub fn is_harmless_in_transaction(command: &Command) -> bool {
-    (command.treatment == Treatment::Private || command.shape == KeyShape::Streams) && blocks(command)
 }

@@ -125,6 +125,8 @@ pub struct Extra {
     pub transaction: Option<Queued>,
     /// Its own connection.
     pub private: Option<Private>,
+    /// The waiter that it blocks as, in a line, and the bytes of that.
+    pub waits: Option<(usize, usize)>,
     /// What the proxy itself does when the EXEC of this number is answered: the frames of those commands.
     pub own: Option<(u64, Vec<Box<[u8]>>)>,
     /// Replies that are ahead of their turn.
@@ -248,6 +250,11 @@ impl Session {
         }
     }
 
+    /// Its number, as `CLIENT ID` tells it.
+    pub fn number(&self) -> i64 {
+        i64::from(self.id.generation.get())
+    }
+
     /// Accept a command.
     #[inline]
     pub fn issue(&mut self) -> Ticket {
@@ -275,7 +282,11 @@ impl Session {
             .as_ref()
             .and_then(|e| e.transaction.as_ref())
             .map_or(0, |t| t.bytes.capacity() + t.own_bytes);
-        let parked = self.extra.as_ref().map_or(0, |e| e.parked_bytes);
+        let aside = |e: &Extra| {
+            let told = e.private.as_ref().map_or(0, |p| p.held.capacity());
+            e.parked_bytes + told + e.waits.map_or(0, |(_, bytes)| bytes)
+        };
+        let parked = self.extra.as_deref().map_or(0, aside);
         self.input.capacity() + self.output.capacity() + queued + parked
     }
 
@@ -297,10 +308,11 @@ impl Session {
         now_ms - self.over_since >= OVERFLOW_MS
     }
 
-    /// Bytes the client has not read, those ahead of their turn among them.
+    /// Bytes the client has not read, those ahead of their turn and messages behind a long reply among them.
     #[inline]
     pub fn unread(&self) -> usize {
-        self.output.len() - self.written + self.extra.as_ref().map_or(0, |e| e.parked_bytes)
+        let aside = |e: &Extra| e.parked_bytes + e.private.as_ref().map_or(0, |p| p.held.len());
+        self.output.len() - self.written + self.extra.as_deref().map_or(0, aside)
     }
 
     /// Give the answer to command `number`; `write` appends it.
@@ -421,5 +433,23 @@ impl Session {
             Ending::Draining => self.in_flight() == 0 && self.unread() == 0,
             Ending::Broken => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn messages_behind_a_long_reply_count() {
+        let id = SessionId { slot: 0, generation: NonZeroU32::MIN };
+        let mut session = Session::new(id, 0, true, Ends::default(), 0);
+        session.extra().private = Some(Private::new(0, false, 0));
+        let held = session.held();
+        session.private().expect("its own").held.resize(OUTPUT_PAUSE + 1, 0);
+        assert_eq!(session.unread(), OUTPUT_PAUSE + 1);
+        assert!(session.is_paused() && session.held() > held + OUTPUT_PAUSE);
     }
 }

@@ -85,7 +85,7 @@ impl Engine {
     /// `CLIENT TRACKINGINFO` where another session is told: the server knows it by another number.
     fn tracking_info(&mut self, slot: usize, tracking: &Tracking) -> Step {
         let resp3 = self.sessions[slot].resp == 3;
-        let gone = !self.sessions.iter().any(|(_, s)| i64::from(s.id.generation.get()) == tracking.redirect);
+        let gone = self.session_numbered(tracking.redirect).is_none();
         let flags = tracking.flags.iter().copied().chain(gone.then_some("broken_redirect"));
         self.answer_now(slot, |out| {
             encode::map(out, 3, resp3);
@@ -135,11 +135,10 @@ impl Engine {
         request: &Request<'_>,
         id: i64,
     ) -> Result<i64, Step> {
-        let found = self.sessions.iter().find(|(_, s)| i64::from(s.id.generation.get()) == id);
-        let Some(target) = found.map(|(target, _)| target) else {
+        let Some(target) = self.session_numbered(id) else {
             return Err(self.refuse(slot, "ERR The client ID you want redirect to does not exist"));
         };
-        let place = self.place_privately(slot, Use::Subscribe, command, request)?;
+        let place = self.place_nearest(slot, command, request)?;
         let key = self.open_private(target, place.endpoint);
         if let Some(private) = self.sessions[target].private() {
             private.told = true;
@@ -170,7 +169,7 @@ impl Engine {
         frame: &[u8],
         becomes: Becomes,
     ) -> Step {
-        let place = match self.place_privately(slot, Use::Subscribe, command, request) {
+        let place = match self.place_nearest(slot, command, request) {
             Ok(place) => place,
             Err(step) => return step,
         };

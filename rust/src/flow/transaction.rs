@@ -11,11 +11,12 @@ use super::effect::{self, Rule};
 use super::ingress::Step;
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
-use super::private::{Use, is_harmless_in_transaction};
+use super::private::Use;
 use super::repair::FUNCTIONS;
 use super::session::{Queued, Wait};
 use super::store::Piece;
 use super::ticket::Ticket;
+use super::unblock::is_harmless_in_transaction;
 
 /// `MULTI` on the wire.
 pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";

@@ -451,7 +451,7 @@ impl Engine {
         self.draining = true;
         let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.unblock(slot, super::blocked::Unblock::Timeout);
+            self.unblock(slot, super::unblock::Unblock::Timeout);
         }
         for (_, session) in &mut self.sessions {
             session.end_input();

@@ -338,6 +338,14 @@ impl Upstream {
         self.calls.push_back(call);
     }
 
+    /// Queue words of the proxy's own, whose reply tells nothing.
+    pub fn say(&mut self, words: &[&str], now_ms: u64) {
+        let mut bytes = Vec::with_capacity(64);
+        encode::command(&mut bytes, words);
+        self.out.push(&bytes);
+        self.expect(Call::Told, now_ms);
+    }
+
     /// The first call has all its replies.
     #[inline]
     pub fn settled(&mut self, now_ms: u64) -> Option<Call> {

@@ -7,7 +7,6 @@ use crate::command::Command;
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
-use super::call::Call;
 use super::gate::is_usable;
 use super::ingress::Step;
 use super::place::Place;
@@ -53,7 +52,7 @@ impl Engine {
             Ok(wanted) => wanted,
             Err(text) => return self.refuse(slot, text),
         };
-        let place = match self.place_privately(slot, Use::Subscribe, command, request) {
+        let place = match self.place_nearest(slot, command, request) {
             Ok(place) => place,
             Err(step) => return step,
         };
@@ -143,11 +142,7 @@ impl Engine {
             Ok(key) => key,
             Err(step) => return step,
         };
-        let upstream = &mut self.upstreams[key];
-        let mut bytes = Vec::new();
-        encode::command(&mut bytes, &["SPUBLISH", NOBODY, ""]);
-        upstream.out.push(&bytes);
-        upstream.expect(Call::Told, self.now.ms);
+        self.upstreams[key].say(&["SPUBLISH", NOBODY, ""], self.now.ms);
         self.send_privately(slot, key, Use::Command, command, request, request.frame)
     }
 }
