@@ -85,3 +85,52 @@ def test_exec_of_watched_keys_at_a_redis_that_stalls(redis_server: Servers, side
         wait.until(lambda: other.command("SET", "x", "z") == b"+OK\r\n", "the Redis answers")
         assert conn.command("GET", "k") == b"$-1\r\n"
         assert_same(server, mirror)
+
+
+def test_others_are_told_that_a_script_runs(redis_server: Servers, sidecar: Sidecars) -> None:
+    """It keeps the connection that all share: what is sent meanwhile goes beside it, and Redis itself says BUSY."""
+    server = redis_server(busy_reply_threshold="50")
+    proxy = sidecar(configs.pass_through(server.address))
+    with Conn(proxy.port) as runs, Conn(proxy.port) as other, Conn(proxy.port) as third:
+        assert third.command("MULTI") == b"+OK\r\n"
+        assert third.command("INCR", "n") == b"+QUEUED\r\n"
+        runs.send(encode("EVAL", "while true do end", 0))
+        wait.until(lambda: other.command("PING").startswith(b"-BUSY "), "it says so")
+        assert other.command("SET", "k", 1).startswith(b"-BUSY ")
+        assert other.command("EVAL", "return 1", 0).startswith(b"-BUSY ")
+        assert third.command("EXEC").startswith(b"-EXECABORT Transaction discarded because of: BUSY ")
+        assert other.command("SCRIPT", "KILL") == b"+OK\r\n"
+        assert b"killed" in runs.reply()
+        assert other.command("SET", "k", 1) == b"+OK\r\n"
+        assert [c.command("PING") for c in (runs, other, third)] == [b"+PONG\r\n"] * 3
+    assert server.client().get("n") is None
+
+
+def test_who_is_held_up_by_a_script_gets_its_reply_after_it(redis_server: Servers, sidecar: Sidecars) -> None:
+    """Longer than connect_timeout, shorter than the time after which Redis says BUSY: nobody hears of it."""
+    server = redis_server()
+    proxy = sidecar(configs.pass_through(server.address, connect_timeout="250ms"))
+    script = """
+        local now = function() local t = redis.call('TIME'); return t[1] * 1000 + t[2] / 1000 end
+        local till = now() + 900
+        repeat until now() > till
+        return 1
+    """
+    with Conn(proxy.port) as runs, Conn(proxy.port) as other:
+        assert other.command("SET", "k", 1) == b"+OK\r\n"
+        runs.send(encode("EVAL", script, 0))
+        assert runs.silent_for(0.2)
+        assert other.pipeline(("GET", "k"), ("PING",)) == [b"$1\r\n1\r\n", b"+PONG\r\n"]
+        assert runs.reply() == b":1\r\n"
+
+
+def test_exec_tells_why_a_command_was_not_queued(redis_server: Servers, sidecar: Sidecars) -> None:
+    server = redis_server()
+    proxy = sidecar(configs.pass_through(server.address))
+    with Conn(proxy.port) as conn:
+        assert conn.pipeline(("MULTI",), ("SET", "k", 1)) == [b"+OK\r\n", b"+QUEUED\r\n"]
+        server.client().config_set("maxmemory", 1)
+        reason = b"OOM command not allowed when used memory > 'maxmemory'.\r\n"
+        assert conn.command("EXEC") == b"-EXECABORT Transaction discarded because of: " + reason
+        server.client().config_set("maxmemory", 0)
+        assert conn.pipeline(("MULTI",), ("SET", "k", 1), ("EXEC",))[2] == b"*1\r\n+OK\r\n"

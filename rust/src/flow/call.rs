@@ -158,6 +158,8 @@ pub struct TransactionCall {
     pub replies: usize,
     /// MULTI itself was refused.
     pub refused: bool,
+    /// Why the first of its commands was that was not queued: the error, without its `-`.
+    pub why: Option<Box<[u8]>>,
     /// The commands' bytes, for those that write.
     pub bytes: Vec<u8>,
     /// The database it begins in.

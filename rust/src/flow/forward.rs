@@ -12,6 +12,7 @@ use super::ingress::{Incoming, Step};
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
 use super::place::Place;
+use super::private::Use;
 use super::session::{Peering, Wait};
 use super::store::{ADOPT, Piece};
 use super::ticket::Ticket;
@@ -271,7 +272,11 @@ impl Engine {
                 key
             }
         };
-        if in_flight > 0 && path != key && self.reissue.is_none() {
+        if self.is_held_up(key) && !again {
+            self.sessions[slot].overdue = overdue;
+            return self.enter_private(slot, endpoint, Use::Tracked);
+        }
+        if in_flight > 0 && path != key && !again {
             return Err(Step::Stall(Wait::Quiet));
         }
         let waits = self.endpoints[endpoint].sequencer.as_ref().is_some_and(|s| s.is_closed());

@@ -43,7 +43,7 @@ impl Engine {
         let Some(stats) = self.listeners.get(listener).map(|l| &l.stats.count) else {
             return Err(b"-ERR this listener is being closed\r\n");
         };
-        if self.sessions.len() >= self.limits.max_clients as usize {
+        if self.sessions.len() + self.joined >= self.limits.max_clients as usize {
             stats.downstream_cx_max_clients.inc();
             return Err(b"-ERR max number of clients reached\r\n");
         }

@@ -86,6 +86,9 @@ impl Engine {
                 encode::bulk(out, request.arg(1));
             });
         }
+        if let Some(step) = self.ping_if_busy(slot, request) {
+            return step;
+        }
         match request.len() {
             1 => self.answer_now(slot, |out| encode::status(out, "PONG")),
             2 => self.answer_now(slot, |out| encode::bulk(out, request.arg(1))),

@@ -23,6 +23,7 @@ mod barrier;
 mod beat;
 mod blocked;
 mod buffers;
+mod busy;
 mod call;
 mod client;
 mod commit;
@@ -67,6 +68,7 @@ mod proof;
 mod redirect;
 mod repair;
 mod replica;
+mod replicate;
 mod replies;
 mod resend;
 mod resync;
@@ -148,6 +150,16 @@ pub enum Intent {
     CloseSession {
         /// The session.
         session: SessionId,
+    },
+    /// A session and a connection of its own become one: what comes on either goes to the other. Take their sockets and
+    /// call `join`; `unjoin` when it is over.
+    Join {
+        /// The session.
+        session: SessionId,
+        /// The connection.
+        upstream: usize,
+        /// What the server is sent first.
+        frame: Vec<u8>,
     },
     /// Find the memory of a replica's dirty map; answer with `map_opened` or `map_failed` before anything else is done.
     OpenMap {
@@ -283,6 +295,8 @@ pub struct Engine {
     numbers: u64,
     seed: u64,
     draining: bool,
+    /// Clients whose connections are not the flow's any more.
+    joined: usize,
     /// `CLIENT PAUSE`.
     pause: pause::Pause,
     upkeep_at: u64,
@@ -323,6 +337,7 @@ impl Engine {
             numbers: 0,
             seed,
             draining: false,
+            joined: 0,
             pause: pause::Pause::default(),
             upkeep_at: 0,
             sweep_at: 0,

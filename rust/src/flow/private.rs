@@ -13,12 +13,13 @@ use super::effect::Rule;
 use super::ingress::Step;
 use super::keys::ANY;
 use super::place::Place;
+use super::replicate::is_replication;
 use super::session::{NO_PATH, Session, Wait};
 use super::subscribe::is_subscription;
 use super::ticket::SessionId;
 use super::tracking::{Becomes, Tracking};
 use super::unblock::blocks;
-use super::upstream::Role;
+use super::upstream::{Role, Upstream};
 
 /// How long a connection is kept that carries nothing, milliseconds.
 const KEPT_MS: u64 = 30_000;
@@ -80,8 +81,10 @@ pub(super) enum Use {
     Watch,
     /// It may block, or ends what keeps the shared connection busy.
     Command,
-    /// It reads, and the server is to remember what.
+    /// It takes this connection, and the session goes on.
     Tracked,
+    /// The connection is given up to the client.
+    Replicate,
 }
 
 impl Use {
@@ -121,13 +124,10 @@ impl Engine {
         command: &'static Command,
         request: &Request<'_>,
     ) -> Step {
-        let Some(wanted) = Use::of(command) else {
-            let text = format!(
-                "ERR '{}' is refused: it is not for clients of a sidecar; send it to the Redis itself",
-                command.name.replace('|', " ")
-            );
-            return self.refuse(slot, &text);
-        };
+        if is_replication(command) {
+            return self.replicate(slot, command, request);
+        }
+        let Some(wanted) = Use::of(command) else { return self.refuse_privately(slot, command) };
         if wanted == Use::Subscribe
             && command.name.contains("unsubscribe")
             && !self.sessions[slot].is_subscriber()
@@ -148,6 +148,14 @@ impl Engine {
         };
         let frame = place.stripped(request);
         self.send_privately(slot, key, wanted, command, request, frame.as_deref().unwrap_or(request.frame))
+    }
+
+    pub(super) fn refuse_privately(&mut self, slot: usize, command: &Command) -> Step {
+        let text = format!(
+            "ERR '{}' is refused: it is not for clients of a sidecar; send it to the Redis itself",
+            command.name.replace('|', " ")
+        );
+        self.refuse(slot, &text)
     }
 
     fn block_in_line(&mut self, slot: usize, command: &Command, request: &Request<'_>, place: Place) -> Step {
@@ -173,7 +181,6 @@ impl Engine {
         let Some(private) = session.extra.as_mut().and_then(|e| e.private.as_mut()) else {
             return Step::Done;
         };
-        private.used_ms = self.now.ms;
         let upstream = &mut self.upstreams[key];
         let offset = upstream.out.queued();
         let redirects = self.endpoints[upstream.endpoint].redirects;
@@ -246,9 +253,7 @@ impl Engine {
     /// Whether this member's own Redis may be busy with a script of a client.
     fn runs_script(&self) -> bool {
         let local = self.group.as_ref().and_then(|g| self.endpoints.get(g.local)?.serve[0]);
-        let first = local.and_then(|key| self.upstreams.get(key)?.calls.front());
-        let script = |c: &Command| c.name.starts_with("eval") || c.name.starts_with("fcall");
-        matches!(first, Some(Call::Client(call)) if command_of(call.command).is_some_and(script))
+        local.and_then(|key| self.upstreams.get(key)).is_some_and(Upstream::runs_script)
     }
 
     /// The session's own connection, to this endpoint, ready and in its context.
@@ -281,6 +286,9 @@ impl Engine {
         if in_flight > 0 && path != key {
             return Err(Step::Stall(Wait::Quiet));
         }
+        if let Some(private) = self.sessions[slot].private() {
+            private.used_ms = self.now.ms;
+        }
         let upstream = &mut self.upstreams[key];
         if !upstream.is_ready() {
             if upstream.patient && !overdue {
@@ -298,7 +306,9 @@ impl Engine {
             );
             return Err(self.refuse(slot, &text));
         }
-        if wanted == Use::Subscribe && resp == 2 && self.sessions[slot].is_subscriber() {
+        if wanted == Use::Replicate
+            || wanted == Use::Subscribe && resp == 2 && self.sessions[slot].is_subscriber()
+        {
             return Ok(key); // in this state the server takes nothing else
         }
         self.set_context(slot, key, db, Some(resp))

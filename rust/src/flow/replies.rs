@@ -10,6 +10,8 @@ use super::{Engine, SessionId};
 
 /// Why a connection is closed that pushes.
 pub(super) const PUSHED: &str = "it pushed a message on a shared connection";
+/// What a server answers to EXEC if a command was not queued.
+const ABORTED: &[u8] = b"-EXECABORT ";
 /// A reply that is at least this long, and not complete, is passed on as it comes.
 const STREAM_FROM: usize = 32 * 1024;
 
@@ -237,6 +239,9 @@ impl Engine {
                 call.refused |= call.replies == 1 && reply.is_error();
                 call.moved = call.moved.take().or(redirect);
                 if call.replies < call.items.len() + 2 {
+                    if call.why.is_none() && reply.is_error() {
+                        call.why = bytes.get(1..).map(Into::into);
+                    }
                     return;
                 }
                 if let Some(Call::Transaction(call)) = upstream.settled(self.now.ms) {
@@ -340,6 +345,11 @@ impl Engine {
         let executed = !reply.is_error() && !reply.is_nil();
         let own = self.run_own(&ticket, executed);
         self.answer_when_safe(ticket, needed, |out| {
+            if let Some(why) = call.why.as_deref().filter(|_| reply.bytes().starts_with(ABORTED)) {
+                // Its client was told that it was queued: so here it hears why it was not.
+                out.extend_from_slice(b"-EXECABORT Transaction discarded because of: ");
+                return out.extend_from_slice(why);
+            }
             if !(executed && (lists || !own.is_empty())) {
                 return out.extend_from_slice(reply.bytes());
             }

@@ -19,9 +19,9 @@ use super::ticket::Ticket;
 use super::unblock::is_harmless_in_transaction;
 
 /// `MULTI` on the wire.
-pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub(super) const MULTI: &[u8] = b"*1\r\n$5\r\nmulti\r\n";
 /// `EXEC` on the wire.
-pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+pub(super) const EXEC: &[u8] = b"*1\r\n$4\r\nexec\r\n";
 /// What a server executes in place of a command of the proxy's own.
 const STANDS_IN: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const TOO_LARGE: &str = "ERR the transaction is larger than max_request";
@@ -397,6 +397,7 @@ impl Engine {
             items,
             replies: 0,
             refused: false,
+            why: None,
             bytes: Vec::new(),
             db,
             selects: queued.selects,

@@ -91,6 +91,9 @@ impl Engine {
                 None if upstream.patient => self.break_upstream(key, "its name has not resolved yet"),
                 None => {}
             },
+            // It stands beside one that is ready: the Redis is there, and busy.
+            Phase::Handshake { deadline, .. }
+                if upstream.is_private() && now.ms < deadline + op_timeout_us / 1_000 => {}
             Phase::Connecting { deadline } | Phase::Handshake { deadline, .. } if now.ms >= deadline => {
                 self.break_upstream(key, "it did not answer within connect_timeout");
             }

@@ -495,9 +495,10 @@ impl Upstream {
         found.map_or_else(|| "ERR DB index is out of range".to_owned(), |r| r.text.clone())
     }
 
-    /// The server is busy with a script: what was proven may be refused now, so it must be proven again.
+    /// The server is busy with a script: what was proven may be refused now, so it must be proven again. (The database that
+    /// the connection is in stays what it is. Should it be on its way into it, its refusal breaks the connection.)
     pub fn forget_proofs(&mut self) {
-        self.context.db = NO_DB;
-        self.context.proven.clear();
+        let db = self.context.db;
+        self.context.proven.retain(|n| *n == db);
     }
 }

@@ -54,6 +54,11 @@ impl Poller {
         self.poll.registry().register(source, token, interest)
     }
 
+    /// Give a registered socket another token; what it is ready for is told again.
+    pub fn rename(&self, source: &mut impl Source, token: Token, interest: Interest) -> io::Result<()> {
+        self.poll.registry().reregister(source, token, interest)
+    }
+
     /// Wait for events, at most `timeout`.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {

@@ -6,6 +6,7 @@
 mod clock;
 mod fleet;
 mod mailbox;
+mod pipe;
 mod sockets;
 mod turn;
 

@@ -7,7 +7,8 @@ const KIND: u32 = 62;
 const SESSION: usize = 1;
 const UPSTREAM: usize = 2;
 const LISTENER: usize = 3;
-/// The waker's token.
+const PIPE: usize = 0;
+/// The waker's token. (No pipe has it: their indices are counted from 1.)
 pub const WAKER: Token = Token(0);
 
 /// Whom an event concerns.
@@ -21,6 +22,8 @@ pub enum Whose {
     Session(usize, u32),
     /// An upstream: key and epoch.
     Upstream(usize, u32),
+    /// A pipe: index, number and side.
+    Pipe(usize, u32, usize),
 }
 
 const USE: u32 = 0x3fff_ffff;
@@ -44,6 +47,11 @@ pub fn listener_token(index: usize) -> Token {
     token(LISTENER, index, 0)
 }
 
+/// The token of one side of a pipe.
+pub fn pipe_token(index: usize, number: u32, side: usize) -> Token {
+    token(PIPE, (index + 1) << 1 | side, number)
+}
+
 /// Whom a token names.
 pub fn whose(token: Token) -> Whose {
     let index = token.0 & 0xffff_ffff;
@@ -52,7 +60,8 @@ pub fn whose(token: Token) -> Whose {
         SESSION => Whose::Session(index, used),
         UPSTREAM => Whose::Upstream(index, used),
         LISTENER => Whose::Listener(index),
-        _ => Whose::Waker,
+        _ if token == WAKER => Whose::Waker,
+        _ => Whose::Pipe((index >> 1) - 1, used, index & 1),
     }
 }
 
@@ -117,6 +126,11 @@ impl<T> Sockets<T> {
         taken
     }
 
+    /// The first place that is free.
+    pub fn vacant(&self) -> usize {
+        self.0.iter().position(Option::is_none).unwrap_or(self.0.len())
+    }
+
     /// All sockets.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()
@@ -135,5 +149,7 @@ mod tests {
         assert_eq!(whose(upstream_token(3, 4)), Whose::Upstream(3, 4));
         assert_eq!(whose(listener_token(2)), Whose::Listener(2));
         assert_eq!(whose(WAKER), Whose::Waker);
+        assert_eq!(whose(pipe_token(0, 1, 0)), Whose::Pipe(0, 1, 0));
+        assert_eq!(whose(pipe_token(7, 9, 1)), Whose::Pipe(7, 9, 1));
     }
 }

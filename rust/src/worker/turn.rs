@@ -11,8 +11,10 @@ use crate::stats::Registry;
 
 use super::clock::Clock;
 use super::mailbox::{Order, WorkerEnd};
+use super::pipe::{Pipe, Pumped};
 use super::sockets::{
-    SessionSocket, Sockets, UpstreamSocket, Whose, listener_token, session_token, upstream_token, whose,
+    SessionSocket, Sockets, UpstreamSocket, Whose, listener_token, pipe_token, session_token, upstream_token,
+    whose,
 };
 
 /// Bytes of one read.
@@ -37,11 +39,15 @@ pub(super) struct Worker<'a> {
     accept_at: u64,
     sessions: Sockets<SessionSocket>,
     upstreams: Sockets<UpstreamSocket>,
+    pipes: Sockets<Pipe>,
+    /// How many there were.
+    piped: u32,
     /// Sessions to be looked at in this turn.
     busy: Vec<SessionId>,
     /// The same for the next turn: their sockets may have more.
     again: Vec<SessionId>,
     busy_upstreams: Vec<(usize, u32)>,
+    busy_pipes: Vec<usize>,
     buffer: Box<[u8]>,
     dirty_sessions: Vec<SessionId>,
     dirty_upstreams: Vec<usize>,
@@ -76,9 +82,12 @@ impl<'a> Worker<'a> {
             accept_at: 0,
             sessions: Sockets::default(),
             upstreams: Sockets::default(),
+            pipes: Sockets::default(),
+            piped: 0,
             busy: Vec::new(),
             again: Vec::new(),
             busy_upstreams: Vec::new(),
+            busy_pipes: Vec::new(),
             buffer: vec![0; READ].into_boxed_slice(),
             dirty_sessions: Vec::new(),
             dirty_upstreams: Vec::new(),
@@ -111,6 +120,7 @@ impl<'a> Worker<'a> {
             self.write_upstreams();
             self.write_sessions();
             self.act();
+            self.pump_pipes();
             self.go_on_draining(now);
         }
         self.engine.abandon();
@@ -120,7 +130,8 @@ impl<'a> Worker<'a> {
     }
 
     fn patience(&self, now: Now) -> Duration {
-        if self.engine.is_runnable() || !self.again.is_empty() || !self.busy_upstreams.is_empty() {
+        let busy = !self.again.is_empty() || !self.busy_upstreams.is_empty() || !self.busy_pipes.is_empty();
+        if busy || self.engine.is_runnable() {
             return Duration::ZERO;
         }
         let mut at = self.engine.next_tick().min(now.ms + LONGEST_WAIT_MS);
@@ -153,6 +164,14 @@ impl<'a> Worker<'a> {
                         if blocked && socket.ready.writable {
                             self.dirty_sessions.push(socket.id);
                         }
+                    }
+                }
+                Whose::Pipe(index, number, side) => {
+                    if let Some(pipe) = self.pipes.get(index).filter(|p| p.number == number)
+                        && let Some(ready) = pipe.ready(side)
+                    {
+                        ready.add(event);
+                        self.busy_pipes.push(index);
                     }
                 }
                 Whose::Upstream(key, _) => {
@@ -475,8 +494,44 @@ impl<'a> Worker<'a> {
                             self.close(session);
                         }
                     }
+                    Intent::Join { session, upstream, frame } => self.join(session, upstream, frame),
                     Intent::OpenMap { endpoint, bit, name } => self.open_map(endpoint, bit, name),
                     Intent::Tell(event) => self.mailbox.tell(event),
+                }
+            }
+        }
+    }
+
+    /// From here on a session and a connection of its own are one.
+    fn join(&mut self, session: SessionId, upstream: usize, mut to_server: Vec<u8>) {
+        let is_its = self.sessions.get(session.slot as usize).is_some_and(|s| s.id == session);
+        let client = if is_its { self.sessions.take(session.slot as usize) } else { None };
+        let server = self.upstreams.take(upstream);
+        let (to_client, behind) = self.engine.join(session, upstream);
+        to_server.extend_from_slice(&behind);
+        let (Some(client), Some(server)) = (client, server) else { return self.engine.unjoin() };
+        let index = self.pipes.vacant();
+        self.piped = self.piped % (u32::MAX >> 2) + 1;
+        let mut pipe = Pipe::new(self.piped, client.stream, to_client, server.stream, to_server);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let poller = &self.poller;
+        let mut sockets = pipe.sockets(|number, side| pipe_token(index, number, side));
+        if sockets.any(|(stream, token)| poller.rename(stream, token, interest).is_err()) {
+            return self.engine.unjoin();
+        }
+        drop(sockets);
+        self.pipes.set(index, pipe);
+    }
+
+    fn pump_pipes(&mut self) {
+        for index in std::mem::take(&mut self.busy_pipes) {
+            let Some(pipe) = self.pipes.get(index) else { continue };
+            match pipe.pump(&mut self.buffer) {
+                Pumped::Later => {}
+                Pumped::More => self.busy_pipes.push(index),
+                Pumped::Over => {
+                    self.pipes.take(index);
+                    self.engine.unjoin();
                 }
             }
         }

@@ -321,6 +321,7 @@ impl World {
                         let boot = m.shelf.boot;
                         m.engine().map_opened(endpoint, bit, region, boot);
                     }
+                    Intent::Join { .. } => unreachable!("no client replicates here"),
                     Intent::Tell(event) => {
                         if !matches!(event.kind, "ask" | "answer") {
                             say!(

@@ -259,6 +259,7 @@ impl World {
                             self.engine.map_opened(endpoint, bit, region, self.shelf.boot);
                         }
                     }
+                    Intent::Join { .. } => unreachable!("no client replicates here"),
                     Intent::Tell(event) => {
                         *self.told.entry(event.kind).or_default() += 1;
                         say!(self, "told: {event:?}");

@@ -1,0 +1,62 @@
+//! A script that runs for long where all share a connection: what clients send meanwhile takes connections of their own, so that
+//! the Redis answers them as it answers whoever asks it then, with `BUSY` in time. Only where writes have no order to keep.
+
+use crate::command::{Command, lookup};
+use crate::resp::Request;
+
+use super::Engine;
+use super::call::{Call, command_of};
+use super::ingress::{Incoming, Step};
+use super::upstream::{Role, Upstream};
+
+/// From here on a script runs for long, milliseconds.
+const LONG_MS: u64 = 100;
+
+/// Whether a command runs a script or a function.
+fn is_script(command: &Command) -> bool {
+    command.name.starts_with("eval") || command.name.starts_with("fcall")
+}
+
+impl Upstream {
+    /// Whether the reply that is waited for is that of a script.
+    pub(super) fn runs_script(&self) -> bool {
+        match self.calls.front() {
+            Some(Call::Client(call)) => command_of(call.command).is_some_and(is_script),
+            Some(Call::Transaction(call)) => call.items.iter().any(|i| i.command.is_some_and(is_script)),
+            _ => false,
+        }
+    }
+}
+
+impl Engine {
+    /// Whether what is sent on this connection, one that all share, would wait for a script.
+    #[inline]
+    pub(super) fn is_held_up(&self, key: usize) -> bool {
+        let Some(upstream) = self.upstreams.get(key) else { return false };
+        upstream.waiting_since + LONG_MS < self.now.ms
+            && upstream.runs_script()
+            && upstream.role == Role::Serve
+            && self
+                .endpoints
+                .get(upstream.endpoint)
+                .is_some_and(|e| e.sequencer.is_none() && !e.peer && !e.redirects)
+    }
+
+    /// `PING` is answered by the Redis as long as a script holds it up. `None`: none does.
+    pub(super) fn ping_if_busy(&mut self, slot: usize, request: &Request<'_>) -> Option<Step> {
+        if !self.endpoints.iter().any(|(key, _)| self.is_busy(key)) {
+            return None;
+        }
+        let ping = lookup(b"PING")?;
+        let place = self.place_nearest(slot, ping, request).ok()?;
+        if !self.is_busy(place.endpoint) {
+            return None;
+        }
+        Some(self.forward(slot, Some(ping), &Incoming { request: *request, owner: None }))
+    }
+
+    fn is_busy(&self, endpoint: usize) -> bool {
+        let serve = self.endpoints.get(endpoint).map(|e| e.serve);
+        serve.iter().flatten().flatten().any(|key| self.is_held_up(*key))
+    }
+}
