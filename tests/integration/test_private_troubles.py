@@ -134,3 +134,44 @@ def test_exec_tells_why_a_command_was_not_queued(redis_server: Servers, sidecar:
         assert conn.command("EXEC") == b"-EXECABORT Transaction discarded because of: " + reason
         server.client().config_set("maxmemory", 0)
         assert conn.pipeline(("MULTI",), ("SET", "k", 1), ("EXEC",))[2] == b"*1\r\n+OK\r\n"
+
+
+def test_connections_stand_ready_for_who_comes_next(redis_server: Servers, sidecar: Sidecars) -> None:
+    """Once one was needed there are spare ones, which stay; they go when nobody has needed one for a while."""
+    server = redis_server()
+    proxy = sidecar(configs.pass_through(server.address))
+
+    def opened() -> set[str]:
+        return {client["id"] for client in clients.client_list()}
+
+    with Conn(proxy.port) as conn, Conn(proxy.port) as other, server.client() as clients:
+        before = opened()
+        assert conn.command("WATCH", "k") == b"+OK\r\n"
+        wait.until(lambda: len(opened() - before) >= 5, "they are open")
+        ready = opened() - before
+        assert other.silent_for(0.3)
+        assert len(ready - opened()) <= 1  # (a probe's may be among them)
+        other.send(encode("BLPOP", "k", 0))  # and is there before what is sent after it
+        assert conn.command("RPUSH", "k", "v") == b":1\r\n"
+        assert other.reply() == b"*2\r\n$1\r\nk\r\n$1\r\nv\r\n"
+
+
+def test_who_waits_here_is_a_blocked_client(redis_server: Servers, sidecar: Sidecars) -> None:
+    proxy = sidecar(configs.mirrored(redis_server().address, redis_server().address))
+    with Conn(proxy.port) as waits, Conn(proxy.port) as paused, Conn(proxy.port) as conn:
+        waits.send(encode("BLPOP", "k", 0))
+        wait.until(lambda: b"\r\nblocked_clients:1\r\n" in conn.command("INFO", "clients"), "it blocks")
+        assert conn.command("CLIENT", "PAUSE", 60_000, "WRITE") == b"+OK\r\n"
+        paused.send(encode("SET", "a", 1))
+        wait.until(lambda: b"\r\nblocked_clients:2\r\n" in conn.command("INFO"), "it is paused")
+        assert conn.command("CLIENT", "UNPAUSE") == b"+OK\r\n"
+        assert paused.reply() == b"+OK\r\n"
+
+
+def test_messages_come_although_replies_are_off(redis_server: Servers, sidecar: Sidecars) -> None:
+    proxy = sidecar(configs.pass_through(redis_server().address))
+    with Conn(proxy.port) as conn, Conn(proxy.port) as other:
+        conn.send(encode("CLIENT", "REPLY", "OFF") + encode("SUBSCRIBE", "c"))
+        assert conn.reply() == b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+        assert other.command("PUBLISH", "c", "m") == b":1\r\n"
+        assert conn.reply() == b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n"

@@ -82,6 +82,7 @@ impl Engine {
                     op_timeout_us: 0,
                     serve: [None; super::SERVES],
                     peer: false,
+                    spares: super::spare::Spares::default(),
                     sequencer: None,
                     redirects: false,
                     wanted_ms: 0,

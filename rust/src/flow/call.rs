@@ -112,6 +112,20 @@ pub enum Convert {
     NilTo3,
     /// Markers are taken out of a list of function libraries.
     HideMarkers,
+    /// Who waits here counts as blocked: see [`super::info`].
+    CountBlocked,
+}
+
+impl Convert {
+    /// What the reply to a command always needs.
+    #[inline]
+    pub fn of(command: &Command) -> Option<Self> {
+        match command.name {
+            "function|list" => Some(Self::HideMarkers),
+            "info" => Some(Self::CountBlocked),
+            _ => None,
+        }
+    }
 }
 
 /// A client's command in flight.
@@ -219,7 +233,7 @@ impl Call {
         match self {
             Self::Client(call) => {
                 (call.entry != NO_ENTRY && call.rule.wants_whole_reply())
-                    || call.convert == Convert::HideMarkers
+                    || matches!(call.convert, Convert::HideMarkers | Convert::CountBlocked)
             }
             Self::Transaction(call) => {
                 call.entry != NO_ENTRY

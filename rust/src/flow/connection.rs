@@ -66,7 +66,7 @@ impl Engine {
             Role::Replica { primary, bit } => {
                 self.replica_ready(primary, bit, &identity);
             }
-            Role::Private { .. } => {}
+            Role::Private { .. } | Role::Spare => {}
             Role::Beat => {
                 if let Some(group) = self.group.as_mut() {
                     for peer in group.peers.iter_mut().filter(|p| p.beat == key) {
@@ -102,7 +102,7 @@ impl Engine {
         } else {
             count.upstream_cx_connect_fail.inc();
         }
-        if !matches!(role, Role::Private { .. }) {
+        if !matches!(role, Role::Private { .. } | Role::Spare) {
             self.tell_down(of, reason);
         }
         if let Stream::To(id) = stream {
@@ -126,6 +126,7 @@ impl Engine {
             }
             Role::Beat => {}
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
+            Role::Spare => return self.spare_lost(key),
             Role::Private { session } => {
                 self.lose_calls(of, calls, written, reason);
                 self.unbar(session);

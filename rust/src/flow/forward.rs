@@ -167,7 +167,7 @@ impl Engine {
             rule,
             convert: match (simple, session.resp, upstream.resp()) {
                 _ if matches!(session.peering, Peering::Stream { .. }) => Convert::Verbatim,
-                _ if command.is_some_and(|c| c.name == "function|list") => Convert::HideMarkers,
+                _ if let Some(convert) = command.and_then(Convert::of) => convert,
                 (true, 2, 3) => Convert::NilTo2,
                 (true, 3, 2) => Convert::NilTo3,
                 _ => Convert::Verbatim,

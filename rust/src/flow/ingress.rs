@@ -373,7 +373,7 @@ impl Engine {
         incoming: &Incoming<'_, '_>,
     ) -> Step {
         let request = &incoming.request;
-        if self.must_pause(slot, known, command) {
+        if self.must_pause(slot, known, command, request) {
             return Step::Stall(Wait::Pause);
         }
         if self.is_in_group(slot)

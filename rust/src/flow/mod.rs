@@ -42,6 +42,7 @@ mod generation;
 mod group;
 mod handover;
 mod handshake;
+mod info;
 mod ingress;
 mod journal;
 mod judge;
@@ -75,6 +76,7 @@ mod resync;
 mod scan;
 mod sequencer;
 mod session;
+mod spare;
 mod split;
 mod store;
 mod stray;
@@ -201,6 +203,7 @@ struct Endpoint {
     serve: [Option<usize>; SERVES],
     /// It is another member's peer port.
     peer: bool,
+    spares: spare::Spares,
     sequencer: Option<Box<Sequencer>>,
     /// A command that it answers with `MOVED` or `ASK` is sent where that says.
     redirects: bool,

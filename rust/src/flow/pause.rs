@@ -4,6 +4,7 @@
 //! the time is over or `CLIENT UNPAUSE` comes.
 
 use crate::command::Command;
+use crate::resp::Request;
 
 use super::Engine;
 use super::session::{Peering, Wait};
@@ -66,8 +67,9 @@ impl Engine {
         slot: usize,
         known: Option<&'static Command>,
         command: Option<&'static Command>,
+        request: &Request<'_>,
     ) -> bool {
-        self.pause.until != 0 && self.is_held(slot, known, command)
+        self.pause.until != 0 && self.is_held(slot, known, command, request)
     }
 
     fn is_held(
@@ -75,17 +77,19 @@ impl Engine {
         slot: usize,
         known: Option<&'static Command>,
         command: Option<&'static Command>,
+        request: &Request<'_>,
     ) -> bool {
+        if command.is_some_and(|c| !c.arity_ok(request.len())) {
+            return false; // it is refused at once
+        }
         let session = &self.sessions[slot];
         let exempt = known.is_some_and(|k| k.name == "client") || session.peering != Peering::Client;
         let queued = session.extra.as_ref().and_then(|e| e.transaction.as_ref());
         let held = match (self.pause.extent, command) {
             _ if exempt || self.now.ms >= self.pause.until || !session.authenticated => false,
             (Extent::All, _) => true,
-            (Extent::Writes, Some(exec)) if exec.name == "exec" => {
-                queued.is_some_and(|t| t.items.iter().any(|(command, _)| may_write(*command)))
-            }
-            (Extent::Writes, command) => may_write(command),
+            (Extent::Writes, Some(exec)) if exec.name == "exec" => queued.is_some_and(|t| t.any(may_write)),
+            (Extent::Writes, command) => may_write(command, request),
         };
         if held {
             let id = session.id;
@@ -96,9 +100,23 @@ impl Engine {
     }
 }
 
-/// A command that is not in the table may write, and Redis replicates a PFCOUNT that changes its key's cache.
-fn may_write(command: Option<&'static Command>) -> bool {
-    command.is_none_or(|c| c.is_write() || matches!(c.name, "publish" | "spublish" | "pfcount"))
+/// A command that is not in the table may write, and Redis replicates a PFCOUNT that changes its key's cache. A script may
+/// say that it does not write (redis.io, Script flags); of one that is named by its digest, and of a function, it is not known.
+fn may_write(command: Option<&'static Command>, request: &Request<'_>) -> bool {
+    command.is_none_or(|c| match c.name {
+        "publish" | "spublish" | "pfcount" => true,
+        "eval" => !says_no_writes(request.arg(1)),
+        _ => c.is_write(),
+    })
+}
+
+fn says_no_writes(script: &[u8]) -> bool {
+    let line = script.split(|b| *b == b'\n').next().unwrap_or(&[]);
+    let mut words = line.split(u8::is_ascii_whitespace);
+    words.next().is_some_and(|first| first.starts_with(b"#!"))
+        && words
+            .filter_map(|word| word.strip_prefix(b"flags="))
+            .any(|flags| flags.split(|b| *b == b',').any(|flag| flag == b"no-writes"))
 }
 
 #[cfg(test)]
@@ -184,7 +202,17 @@ mod tests {
     #[test]
     fn writes_and_what_may_write_wait() {
         let waits = ["SET k v", "PUBLISH c m", "EVAL x 0", "PFCOUNT k", "NOSUCH", "DEL k"];
-        let goes_on = ["PING", "GET k", "EVAL_RO x 0", "MULTI", "EXEC", "CLIENT ID", "HELLO"];
+        let goes_on = [
+            "EVAL '#!lua flags=allow-oom,no-writes' 0",
+            "SET k",
+            "PING",
+            "GET k",
+            "EVAL_RO x 0",
+            "MULTI",
+            "EXEC",
+            "CLIENT ID",
+            "HELLO",
+        ];
         for (line, waiting) in waits.map(|l| (l, true)).into_iter().chain(goes_on.map(|l| (l, false))) {
             let mut clients = Clients::new(2);
             assert_eq!(clients.says(0, "CLIENT PAUSE 100 WRITE"), "+OK\r\n");

@@ -322,7 +322,8 @@ impl Engine {
             return open;
         }
         let resp = if self.endpoints[endpoint].peer { 2 } else { resp };
-        let key = self.new_upstream(endpoint, Role::Private { session }, resp);
+        let spare = self.take_spare(endpoint, session, resp);
+        let key = spare.unwrap_or_else(|| self.new_upstream(endpoint, Role::Private { session }, resp));
         let watching = self.sessions[slot].is_watching(); // on the one before: so it stays until EXEC
         self.sessions[slot].extra().private = Some(Private::new(key, watching, now_ms));
         key

@@ -3,6 +3,7 @@
 use crate::resp::{Reply, encode};
 
 use super::call::{Call, Convert, NO_ENTRY, TransactionCall, TransactionItem};
+use super::info::with_blocked;
 use super::session::{Ending, Wait};
 use super::ticket::Ticket;
 use super::upstream::{Phase, Role, Stream};
@@ -382,10 +383,12 @@ impl Engine {
         let needed = self.need_of(key, call.ticket.as_ref(), &[call.rule]);
         if let Some(ticket) = call.ticket.take() {
             let convert = call.convert;
+            let blocked = if convert == Convert::CountBlocked { self.blocked_here() } else { 0 };
             self.answer_when_safe(ticket, needed, |out| match (convert, bytes) {
                 (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
                 (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
                 (Convert::HideMarkers, _) => without_markers(reply, out),
+                (Convert::CountBlocked, _) => with_blocked(reply, blocked, out),
                 _ => out.extend_from_slice(bytes),
             });
         }

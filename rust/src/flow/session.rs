@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 
 use crate::command::Command;
-use crate::resp::RequestScanner;
+use crate::resp::{Request, RequestScanner, Scanned};
 
 use super::call::UNKNOWN;
 use super::ends::Ends;
+use super::keys::ANY;
 use super::private::Private;
 use super::ticket::{SessionId, Ticket};
 use crate::plan::spec::{Consistency, Port};
@@ -106,6 +107,19 @@ pub struct Queued {
     pub own_bytes: usize,
     /// The plan that its commands were placed by.
     pub generation: u64,
+}
+
+impl Queued {
+    /// Whether this is so of any of its commands.
+    pub fn any(&self, is: impl Fn(Option<&'static Command>, &Request<'_>) -> bool) -> bool {
+        let mut scanner = RequestScanner::default();
+        let mut start = 0;
+        self.items.iter().any(|&(command, end)| {
+            let frame = self.bytes.get(start..end).unwrap_or(&[]);
+            start = end;
+            matches!(scanner.scan(frame, ANY), Scanned::Frame(_)) && is(command, &scanner.request(frame))
+        })
+    }
 }
 
 /// What few sessions have.

@@ -330,6 +330,7 @@ impl Engine {
             op_timeout_us: of.op_timeout_us,
             serve: [None; super::SERVES],
             peer: false,
+            spares: super::spare::Spares::default(),
             sequencer: None,
             redirects: true,
             wanted_ms: self.now.ms + VISIT_MS,

@@ -127,8 +127,7 @@ impl Engine {
         let kind = fields.next().and_then(Reply::text).unwrap_or_default();
         let changes = kind.ends_with(b"subscribe");
         let count = if changes { fields.nth(1).and_then(Reply::integer).unwrap_or(0) } else { 0 };
-        let silent = session.resp == 2 && session.is_muted(session.issued);
-        if session.ending != Ending::Broken && !silent {
+        if session.ending != Ending::Broken {
             match session.extra.as_mut().and_then(|e| e.private.as_mut()).filter(|_| busy) {
                 Some(private) => private.held.extend_from_slice(reply.bytes()),
                 None => session.output.extend_from_slice(reply.bytes()),

@@ -7,6 +7,7 @@ use super::replica::{Judged, Need};
 use super::sequencer::Proof;
 use super::upstream::{Phase, Role, Stream};
 use super::{Engine, Intent, Now};
+use crate::plan::spec::Consistency;
 
 /// Time between looks at timeouts, in milliseconds.
 const UPKEEP_MS: u64 = 20;
@@ -49,6 +50,7 @@ impl Engine {
         }
         self.tick_group();
         self.close_hung();
+        self.tend_spares();
         self.tick_blocked();
         self.settle_waits();
         self.keep_budget();
@@ -154,6 +156,7 @@ impl Engine {
                 let session = self.sessions.get(session.slot as usize).filter(|s| s.id == session);
                 Purpose::Call(session.map(|s| s.consistency).unwrap_or_default())
             }
+            Role::Spare => Purpose::Call(Consistency::default()),
             Role::Serve => {
                 let at = endpoint.serve.iter().position(|s| *s == Some(key)).unwrap_or(0);
                 Purpose::Call(super::forward::consistency_of(at))

@@ -49,6 +49,8 @@ pub enum Role {
         /// Whose.
         session: SessionId,
     },
+    /// It will be a session's own: see [`super::spare`].
+    Spare,
 }
 
 /// Where the connection is in its life.
@@ -209,15 +211,15 @@ impl Upstream {
     /// The endpoint whose log its effects are in.
     pub fn primary(&self) -> usize {
         match self.role {
-            Role::Serve | Role::Beat | Role::Private { .. } => self.endpoint,
+            Role::Serve | Role::Beat | Role::Private { .. } | Role::Spare => self.endpoint,
             Role::Replica { primary, .. } => primary,
         }
     }
 
-    /// Whether it is one client's own.
+    /// Whether it is one client's own, or will be.
     #[inline]
     pub fn is_private(&self) -> bool {
-        matches!(self.role, Role::Private { .. })
+        matches!(self.role, Role::Private { .. } | Role::Spare)
     }
 
     /// Whether commands may be sent.
@@ -268,7 +270,7 @@ impl Upstream {
             bytes.extend_from_slice(&self.greeting);
             let asked = match self.role {
                 Role::Beat => Asked::Nothing,
-                Role::Serve | Role::Private { .. } => Asked::Connection,
+                Role::Serve | Role::Private { .. } | Role::Spare => Asked::Connection,
                 Role::Replica { .. } => Asked::Server,
             };
             Handshake::with_member(asked, predecessor, &mut bytes)
