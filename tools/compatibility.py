@@ -155,6 +155,8 @@ def _where(command: dict[str, Any], writes: bool) -> tuple[str, str, str, str]:
 def _privately(name: str, writes: bool) -> tuple[str, str, str, str]:
     if name in SUBSCRIPTIONS or name == "monitor":
         return Where.OWN, Where.OWN, Where.OWN, Where.OWN_NEAR
+    if name in {"sync", "psync", "replconf"}:
+        return Where.OWN, Where.REFUSED, Where.REFUSED, Where.REFUSED
     if name == "watch" or name.endswith("|kill"):
         return Where.OWN, Where.OWN, Where.OWN, Where.OWN_LEADER
     return BLOCKS_AND_WRITES if writes else (Where.REFUSED, Where.REFUSED, Where.REFUSED, Where.REFUSED)

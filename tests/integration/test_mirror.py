@@ -1,5 +1,7 @@
 """Primary and mirror are equal: after a mixed load, and after everything that can happen to a mirror."""
 
+from collections.abc import Callable
+
 import pytest
 
 from support import configs, wait
@@ -426,3 +428,23 @@ def _broken_under_load(proxy: Sidecar, primary: RedisServer, mirror: RedisServer
     assert not load.failures
     assert assert_equal(primary, mirror, within=20) > 100
     wait.until(lambda: in_sync(proxy), "the replica is in sync")
+
+
+@pytest.mark.parametrize("compressed", ["yes", "no"])
+def test_what_functions_there_are_is_told_without_ours(
+    redis_server: Callable[..., RedisServer], sidecar: Callable[..., Sidecar], compressed: str
+) -> None:
+    """A dump is that of a server which holds the application's libraries alone, byte for byte, and can be restored."""
+    primary, bare = redis_server(rdbcompression=compressed), redis_server(rdbcompression=compressed)
+    proxy = sidecar(configs.mirrored(primary.address, redis_server().address))
+    code = "#!lua name={}\nredis.register_function('{}', function() return '" + "x" * 300 + "' end)"
+    with proxy.conn() as conn, bare.conn() as direct:
+        wait.until(lambda: len(primary.cli("FUNCTION", "LIST")) == 1, "the marker is there")
+        for each in (conn, direct):
+            assert each.command("FUNCTION", "LOAD", code.format("mine", "f")).startswith(b"$4")
+        for command in (("FUNCTION", "DUMP"), ("FUNCTION", "STATS"), ("FUNCTION", "LIST", "WITHCODE")):
+            assert conn.command(*command) == direct.command(*command), command
+        dump = conn.command("FUNCTION", "DUMP").split(b"\r\n", 1)[1][:-2]
+        assert conn.command("FUNCTION", "RESTORE", dump, "REPLACE") == b"+OK\r\n"
+        replies = conn.pipeline(("MULTI",), ("FUNCTION", "STATS"), ("FUNCTION", "DUMP"), ("EXEC",))
+        assert replies[3] == b"*2\r\n" + direct.command("FUNCTION", "STATS") + direct.command("FUNCTION", "DUMP")

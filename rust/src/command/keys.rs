@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Command, option_at};
+use super::{Command, is_word, option_at};
 use crate::resp::{Request, parse_integer};
 
 /// Where a command's keys are, as argument indices; 0 is the name.
@@ -117,6 +117,34 @@ pub fn needs_private(cmd: &Command, req: &Request<'_>) -> bool {
         super::Treatment::Private => true,
         _ => cmd.shape == KeyShape::Streams && option_at(req, 1, READ, "BLOCK").is_some(),
     }
+}
+
+/// `DEBUG`s that look at a server, or set what has nothing to do with its data.
+const HARMLESS_DEBUG: [&str; 16] = [
+    "DIGEST",
+    "DIGEST-VALUE",
+    "ERROR",
+    "HELP",
+    "HTSTATS",
+    "HTSTATS-KEY",
+    "LISTPACK",
+    "LOG",
+    "OBJECT",
+    "PAUSE-CRON",
+    "PROTOCOL",
+    "QUICKLIST",
+    "REPLYBUFFER",
+    "SDSLEN",
+    "SET-DISABLE-DENY-SCRIPTS",
+    "STRUCTSIZE",
+];
+
+/// Whether the request would change one server behind the back of the others, or end it: where several hold the same it is
+/// refused.
+#[inline]
+pub fn takes_a_server_away(cmd: &Command, req: &Request<'_>) -> bool {
+    cmd.treatment == super::Treatment::Refused
+        && !(cmd.name == "debug" && HARMLESS_DEBUG.iter().any(|word| is_word(req.arg(1), word)))
 }
 
 /// The other database in which keys of the request lie: the target of `MOVE`, and of `COPY … DB n`. In `COPY` it holds

@@ -111,7 +111,11 @@ pub enum Convert {
     /// Nil is written as in RESP3.
     NilTo3,
     /// Markers are taken out of a list of function libraries.
-    HideMarkers,
+    HideInList,
+    /// Out of their number.
+    HideInStats,
+    /// Out of a dump of them.
+    HideInDump,
     /// Who waits here counts as blocked: see [`super::info`].
     CountBlocked,
 }
@@ -121,10 +125,17 @@ impl Convert {
     #[inline]
     pub fn of(command: &Command) -> Option<Self> {
         match command.name {
-            "function|list" => Some(Self::HideMarkers),
+            "function|list" => Some(Self::HideInList),
+            "function|stats" => Some(Self::HideInStats),
+            "function|dump" => Some(Self::HideInDump),
             "info" => Some(Self::CountBlocked),
             _ => None,
         }
+    }
+
+    /// Whether it is about markers.
+    pub fn hides(self) -> bool {
+        matches!(self, Self::HideInList | Self::HideInStats | Self::HideInDump)
     }
 }
 
@@ -233,7 +244,8 @@ impl Call {
         match self {
             Self::Client(call) => {
                 (call.entry != NO_ENTRY && call.rule.wants_whole_reply())
-                    || matches!(call.convert, Convert::HideMarkers | Convert::CountBlocked)
+                    || call.convert == Convert::CountBlocked
+                    || call.convert.hides()
             }
             Self::Transaction(call) => {
                 call.entry != NO_ENTRY
@@ -313,7 +325,7 @@ impl Call {
 impl TransactionItem {
     /// Whether its reply names our markers.
     pub fn lists_functions(&self) -> bool {
-        self.command.is_some_and(|c| c.name == "function|list")
+        self.command.and_then(Convert::of).is_some_and(Convert::hides)
     }
 
     /// Whether the proxy executes it: what the server executed stood in for it.

@@ -1,6 +1,6 @@
 //! From a command to the connection it leaves on: route, context, and on a mirrored endpoint its entry in the log.
 
-use crate::command::{Command, Flags, Treatment, needs_private};
+use crate::command::{Command, Flags, Treatment, needs_private, takes_a_server_away};
 use crate::resp::{Request, RequestScanner};
 
 use super::Engine;
@@ -54,7 +54,7 @@ impl Engine {
             Ok(place) => place,
             Err(step) => return step,
         };
-        if (place.writes != 0 || grouped) && command.is_some_and(|c| c.treatment == Treatment::Refused) {
+        if (place.writes != 0 || grouped) && command.is_some_and(|c| takes_a_server_away(c, &request)) {
             let text = format!(
                 "ERR '{}' is refused: it would break the mirroring of this route; send it to the Redis itself",
                 command.map_or("", |c| c.name)
@@ -368,7 +368,7 @@ impl Engine {
         }
         let name = name.replace('|', " ");
         let text = format!(
-            "ERR '{name}' needs a connection of its own, which this version of redisha does not give yet"
+            "ERR '{name}' cannot stand between MULTI and EXEC through redisha: send it outside of them"
         );
         self.refuse_queueing(slot, &text)
     }

@@ -37,6 +37,7 @@ mod ends;
 mod expiring;
 mod expiry;
 mod forward;
+mod functions;
 mod gate;
 mod generation;
 mod group;

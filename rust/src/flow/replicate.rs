@@ -2,7 +2,7 @@
 //! What they are sent is not RESP, so their connection and one to the Redis become one, outside of the flow. Only where this
 //! sidecar does not decide what the Redis holds.
 
-use crate::command::Command;
+use crate::command::{Command, is_word};
 use crate::resp::Request;
 
 use super::ingress::Step;
@@ -32,6 +32,12 @@ impl Engine {
             return self.refuse_privately(slot, command);
         }
         if command.name == "replconf" {
+            if (1..request.len())
+                .step_by(2)
+                .any(|i| is_word(request.arg(i), "ACK") || is_word(request.arg(i), "GETACK"))
+            {
+                return Step::Done; // it has no reply, and says nothing unless a SYNC was before
+            }
             return match self.enter_private(slot, place.endpoint, Use::Command) {
                 Ok(key) => self.send_privately(slot, key, Use::Command, command, request, request.frame),
                 Err(step) => step,

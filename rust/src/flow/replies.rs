@@ -3,6 +3,7 @@
 use crate::resp::{Reply, encode};
 
 use super::call::{Call, Convert, NO_ENTRY, TransactionCall, TransactionItem};
+use super::functions::{libraries, without_markers};
 use super::info::with_blocked;
 use super::session::{Ending, Wait};
 use super::ticket::Ticket;
@@ -345,6 +346,7 @@ impl Engine {
         let lists = call.items.iter().any(TransactionItem::lists_functions);
         let executed = !reply.is_error() && !reply.is_nil();
         let own = self.run_own(&ticket, executed);
+        let there = if lists { self.markers_at(key) } else { 0 };
         self.answer_when_safe(ticket, needed, |out| {
             if let Some(why) = call.why.as_deref().filter(|_| reply.bytes().starts_with(ABORTED)) {
                 // Its client was told that it was queued: so here it hears why it was not.
@@ -361,8 +363,8 @@ impl Engine {
                     && let Some(reply) = own.next()
                 {
                     out.extend_from_slice(reply);
-                } else if item.lists_functions() {
-                    without_markers(element, out);
+                } else if let Some(convert) = item.command.and_then(Convert::of).filter(|c| c.hides()) {
+                    without_markers(convert, element, there, out);
                 } else {
                     out.extend_from_slice(element.bytes());
                 }
@@ -383,15 +385,26 @@ impl Engine {
         let needed = self.need_of(key, call.ticket.as_ref(), &[call.rule]);
         if let Some(ticket) = call.ticket.take() {
             let convert = call.convert;
-            let blocked = if convert == Convert::CountBlocked { self.blocked_here() } else { 0 };
+            let number = match convert {
+                Convert::CountBlocked => self.blocked_here(),
+                hide if hide.hides() => self.markers_at(key),
+                _ => 0,
+            };
             self.answer_when_safe(ticket, needed, |out| match (convert, bytes) {
                 (Convert::NilTo2, b"_\r\n") => encode::nil(out, false),
                 (Convert::NilTo3, b"$-1\r\n") => encode::nil(out, true),
-                (Convert::HideMarkers, _) => without_markers(reply, out),
-                (Convert::CountBlocked, _) => with_blocked(reply, blocked, out),
+                (Convert::CountBlocked, _) => with_blocked(reply, number, out),
+                (hide, _) if hide.hides() => without_markers(hide, reply, number, out),
                 _ => out.extend_from_slice(bytes),
             });
         }
+    }
+
+    /// How many function libraries of a server are markers.
+    fn markers_at(&self, key: usize) -> usize {
+        let serve = self.upstreams.get(key).and_then(|u| self.endpoints.get(u.endpoint)?.serve[0]);
+        let identity = serve.and_then(|key| self.upstreams.get(key)?.identity.as_ref());
+        identity.map_or(0, |i| libraries(&i.markers, i.place))
     }
 
     /// The leader has answered a client of this follower: unless it still counts as in sync, its own Redis may not have it.
@@ -515,21 +528,6 @@ impl Engine {
             listener.stats.count.downstream_cx_output_overflow.inc();
         }
     }
-}
-
-/// The reply to FUNCTION LIST, without our markers.
-fn without_markers(reply: Reply<'_>, out: &mut Vec<u8>) {
-    if reply.bytes().first() != Some(&b'*') {
-        return out.extend_from_slice(reply.bytes());
-    }
-    let is_ours = |library: &Reply<'_>| {
-        let mut fields = library.elements().skip_while(|f| f.text() != Some(b"library_name"));
-        fields.next();
-        fields.next().and_then(Reply::text).is_some_and(|name| name.starts_with(b"redisha_"))
-    };
-    let kept = || reply.elements().filter(|library| !is_ours(library));
-    encode::array(out, kept().count());
-    kept().for_each(|library| out.extend_from_slice(library.bytes()));
 }
 
 /// Whether a reply is an error, or (the reply to EXEC) holds one.

@@ -1,7 +1,9 @@
 //! MULTI, EXEC, DISCARD. Commands are queued in the session, checked as Redis checks them, and leave as one contiguous
 //! `MULTI … EXEC`: a transaction never reaches a shared connection incomplete.
 
-use crate::command::{Command, Flags, KeysResult, Treatment, is_word, keys, lookup, needs_private, quoted};
+use crate::command::{
+    Command, Flags, KeysResult, is_word, keys, lookup, needs_private, quoted, takes_a_server_away,
+};
 use crate::resp::{Request, RequestScanner, Scanned, encode, parse_integer};
 
 use super::Engine;
@@ -136,7 +138,7 @@ impl Engine {
             Ok(place) => place,
             Err(step) => return step,
         };
-        if place.writes != 0 && command.is_some_and(|c| c.treatment == Treatment::Refused) {
+        if place.writes != 0 && command.is_some_and(|c| takes_a_server_away(c, request)) {
             return self.refuse_queueing(slot, "ERR this command is refused where writes are mirrored");
         }
         let keyed = command.is_none_or(|c| {
