@@ -462,3 +462,26 @@ def test_wait(way: Way) -> None:
         conn.send(encode("WAIT", others + 1, 300))
         assert other.command("PING") == b"+PONG\r\n", "who waits delays nobody"
         assert conn.replies(1) == [b":%d\r\n" % others]
+
+
+def test_who_moves_to_a_key_of_another_type_is_told_when_there_is_something(way: Way) -> None:
+    """A source of another type does not concern it; a target does, once there is something to be moved."""
+    with way.conn() as conn, way.conn() as other:
+        assert other.command("SET", "target", "string") == b"+OK\r\n"
+        conn.send(encode("BRPOPLPUSH", "source", "target", 0))
+        wait.until(lambda: b"\r\nblocked_clients:1\r\n" in other.command("INFO", "clients"), "it blocks")
+        assert other.command("SET", "source", "string") == b"+OK\r\n"
+        assert conn.silent_for(0.2)
+        assert other.pipeline(("DEL", "source"), ("RPUSH", "source", "a", "b")) == [b":1\r\n", b":2\r\n"]
+        assert conn.reply().startswith(b"-WRONGTYPE ")
+        assert other.command("LRANGE", "source", 0, -1) == b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+
+
+@pytest.mark.parametrize("gone", [("DEL", "s"), ("SET", "s", 1), ("FLUSHALL",), ("XGROUP", "DESTROY", "s", "g")])
+def test_a_stream_or_group_that_somebody_waits_for_is_gone(way: Way, gone: tuple[Any, ...]) -> None:
+    with way.conn() as conn, way.conn() as other:
+        assert other.command("XGROUP", "CREATE", "s", "g", "$", "MKSTREAM") == b"+OK\r\n"
+        conn.send(encode("XREADGROUP", "GROUP", "g", "c", "BLOCK", 0, "STREAMS", "s", ">"))
+        wait.until(lambda: b"\r\nblocked_clients:1\r\n" in other.command("INFO", "clients"), "it blocks")
+        assert not other.command(*gone).startswith(b"-")
+        assert b"no longer exists" in conn.reply()

@@ -3,6 +3,13 @@
 use crate::command::{Command, lookup};
 use crate::resp::{Reply, Request, encode, parse_integer};
 
+/// What Redis says of a key of another type.
+pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
+/// What it says to who waits for a stream that is gone (`serveClientsBlockedOnStreamKey`).
+pub const NO_STREAM: &str = "UNBLOCKED the stream key no longer exists";
+/// The same of the consumer group; whether the stream went with it is not known here.
+pub const NO_GROUP: &str = "NOGROUP the consumer group this client was blocked on no longer exists";
+
 /// How the reply to an attempt becomes the reply to the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -101,6 +108,13 @@ fn milliseconds(text: &[u8]) -> Result<u64, String> {
 /// Whether what is tried puts what it takes into its second key.
 pub fn moves(name: &[u8]) -> bool {
     name == b"lmove" || name == b"rpoplpush"
+}
+
+/// The command that asks how long a list is.
+pub fn length_of(key: &[u8]) -> Option<(&'static Command, Vec<u8>)> {
+    let mut frame = Vec::new();
+    encode::command(&mut frame, &[&b"LLEN"[..], key]);
+    Some((lookup(b"LLEN")?, frame))
 }
 
 /// Whether the reply to an attempt says that there was nothing.

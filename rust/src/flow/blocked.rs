@@ -60,6 +60,8 @@ struct Waiter {
     again: bool,
     /// None has been answered.
     fresh: bool,
+    /// The next asks whether it is the target that has another type.
+    asks: bool,
     /// How it ends if the attempt on its way is in vain.
     ends: Option<Unblock>,
 }
@@ -171,6 +173,7 @@ impl Engine {
             trying: false,
             again: false,
             fresh: true,
+            asks: false,
             ends: None,
         };
         self.blocked.due_ms =
@@ -212,8 +215,9 @@ impl Engine {
         }
         waiter.trying = true;
         waiter.again = false;
-        let (command, place) = (waiter.command, waiter.place.clone());
-        let frame = waiter.frame.clone();
+        let place = waiter.place.clone();
+        let question = waiter.keys.first().filter(|_| waiter.asks).and_then(|key| attempt::length_of(key));
+        let (command, frame) = question.unwrap_or_else(|| (waiter.command, waiter.frame.clone()));
         let ticket = Ticket::attempt_of(waiter.id, index);
         let mut scanner = RequestScanner::default();
         scanner.scan(&frame, ANY);
@@ -244,6 +248,19 @@ impl Engine {
         let passing = |codes: &[&str]| {
             codes.iter().any(|code| bytes.get(1..).is_some_and(|b| b.starts_with(code.as_bytes())))
         };
+        let name = waiter.command.name;
+        let asked = std::mem::take(&mut waiter.asks);
+        if asked && reply.integer().is_some() {
+            return self.end_waiter(index, |out| encode::error(out, attempt::WRONG_TYPE));
+        }
+        if !fresh && attempt::moves(name.as_bytes()) && passing(&["WRONGTYPE "]) && !asked {
+            waiter.asks = true; // it is concerned if what it waits for is there
+            return self.attempt(index);
+        }
+        if !fresh && name == "xreadgroup" && passing(&["WRONGTYPE ", "NOGROUP "]) {
+            let gone = if passing(&["NOGROUP "]) { attempt::NO_GROUP } else { attempt::NO_STREAM };
+            return self.end_waiter(index, |out| encode::error(out, gone));
+        }
         let in_vain = match reply.is_error() {
             true if passing(&["UNAVAILABLE ", "TIMEOUT "]) => true,
             true => !fresh && passing(&["WRONGTYPE ", "LOADING ", "BUSY "]),
