@@ -485,3 +485,14 @@ def test_a_stream_or_group_that_somebody_waits_for_is_gone(way: Way, gone: tuple
         wait.until(lambda: b"\r\nblocked_clients:1\r\n" in other.command("INFO", "clients"), "it blocks")
         assert not other.command(*gone).startswith(b"-")
         assert b"no longer exists" in conn.reply()
+
+
+@pytest.mark.parametrize("words", [("BLPOP", "a", "b", 0), ("BLMPOP", 0, 2, "a", "b", "LEFT", "COUNT", 5)])
+def test_a_key_of_another_type_hides_no_other(way: Way, words: tuple[Any, ...]) -> None:
+    with way.conn() as conn, way.conn() as other:
+        conn.send(encode(*words))
+        wait.until(lambda: b"\r\nblocked_clients:1\r\n" in other.command("INFO", "clients"), "it blocks")
+        assert other.command("SET", "a", "string") == b"+OK\r\n"
+        assert conn.silent_for(0.2)
+        assert other.command("RPUSH", "b", "v") == b":1\r\n"
+        assert conn.reply().endswith(b"$1\r\nv\r\n")

@@ -1,7 +1,8 @@
 //! The forms of a blocking command that do not block, and what its client is told of their replies.
 
+use super::keys::ANY;
 use crate::command::{Command, lookup};
-use crate::resp::{Reply, Request, encode, parse_integer};
+use crate::resp::{Reply, Request, RequestScanner, encode, parse_integer};
 
 /// What Redis says of a key of another type.
 pub const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -110,6 +111,24 @@ pub fn moves(name: &[u8]) -> bool {
     name == b"lmove" || name == b"rpoplpush"
 }
 
+/// Whether what is tried names its keys behind their number.
+pub fn names_several(name: &str) -> bool {
+    name == "lmpop" || name == "zmpop"
+}
+
+/// Such a command, of one of its keys.
+pub fn of_one_key(frame: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut scanner = RequestScanner::default();
+    scanner.scan(frame, ANY);
+    let request = scanner.request(frame);
+    let keys = parse_integer(request.arg(1)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    let args: Vec<&[u8]> =
+        [request.arg(0), b"1", key].into_iter().chain(request.args_from(2 + keys)).collect();
+    let mut out = Vec::new();
+    encode::command(&mut out, &args);
+    out
+}
+
 /// The command that asks how long a list is.
 pub fn length_of(key: &[u8]) -> Option<(&'static Command, Vec<u8>)> {
     let mut frame = Vec::new();
@@ -154,8 +173,6 @@ pub fn reply_of(form: Form, key: &[u8], reply: Reply<'_>, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::keys::ANY;
-    use crate::resp::RequestScanner;
 
     fn attempt(line: &str) -> Result<(String, Form, u64), String> {
         let mut frame = Vec::new();
@@ -204,6 +221,15 @@ mod tests {
         ] {
             assert_eq!(attempt(line), Err(text.to_owned()), "{line}");
         }
+    }
+
+    #[test]
+    fn one_key_of_several() {
+        let mut frame = Vec::new();
+        encode::command(&mut frame, &["lmpop", "2", "a", "b", "LEFT", "COUNT", "3"]);
+        let mut one = Vec::new();
+        encode::command(&mut one, &["lmpop", "1", "b", "LEFT", "COUNT", "3"]);
+        assert_eq!(of_one_key(&frame, b"b"), one);
     }
 
     #[test]

@@ -60,10 +60,20 @@ struct Waiter {
     again: bool,
     /// None has been answered.
     fresh: bool,
-    /// The next asks whether it is the target that has another type.
-    asks: bool,
+    tries: Tries,
     /// How it ends if the attempt on its way is in vain.
     ends: Option<Unblock>,
+}
+
+/// What a waiter tries next. (In Redis a waiter is not concerned by a key of another type; what is tried fails on one.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    /// What it waits for.
+    All,
+    /// The same of one of its keys.
+    Key(usize),
+    /// Whether it is the target that has another type.
+    Length,
 }
 
 /// All commands that block in sequencers.
@@ -126,6 +136,19 @@ impl Blocked {
     }
 }
 
+impl Waiter {
+    fn tried(&self) -> (&'static Command, Vec<u8>) {
+        let other = match self.tries {
+            Tries::All => None,
+            Tries::Length => self.keys.first().and_then(|key| attempt::length_of(key)),
+            Tries::Key(at) => {
+                self.keys.get(at).map(|key| (self.command, attempt::of_one_key(&self.frame, key)))
+            }
+        };
+        other.unwrap_or_else(|| (self.command, self.frame.clone()))
+    }
+}
+
 impl Engine {
     /// A command that may block and writes, on a sequenced endpoint.
     pub(super) fn block(
@@ -173,7 +196,7 @@ impl Engine {
             trying: false,
             again: false,
             fresh: true,
-            asks: false,
+            tries: Tries::All,
             ends: None,
         };
         self.blocked.due_ms =
@@ -216,8 +239,7 @@ impl Engine {
         waiter.trying = true;
         waiter.again = false;
         let place = waiter.place.clone();
-        let question = waiter.keys.first().filter(|_| waiter.asks).and_then(|key| attempt::length_of(key));
-        let (command, frame) = question.unwrap_or_else(|| (waiter.command, waiter.frame.clone()));
+        let (command, frame) = waiter.tried();
         let ticket = Ticket::attempt_of(waiter.id, index);
         let mut scanner = RequestScanner::default();
         scanner.scan(&frame, ANY);
@@ -249,12 +271,23 @@ impl Engine {
             codes.iter().any(|code| bytes.get(1..).is_some_and(|b| b.starts_with(code.as_bytes())))
         };
         let name = waiter.command.name;
-        let asked = std::mem::take(&mut waiter.asks);
-        if asked && reply.integer().is_some() {
+        let tried = std::mem::replace(&mut waiter.tries, Tries::All);
+        if tried == Tries::Length && reply.integer().is_some() {
             return self.end_waiter(index, |out| encode::error(out, attempt::WRONG_TYPE));
         }
-        if !fresh && attempt::moves(name.as_bytes()) && passing(&["WRONGTYPE "]) && !asked {
-            waiter.asks = true; // it is concerned if what it waits for is there
+        let of_another_type = !fresh && passing(&["WRONGTYPE "]);
+        let next = match tried {
+            Tries::All if of_another_type && attempt::moves(name.as_bytes()) => Some(Tries::Length),
+            Tries::All if of_another_type && attempt::names_several(name) && waiter.keys.len() > 1 => {
+                Some(Tries::Key(0))
+            }
+            Tries::Key(at) if of_another_type || attempt::is_empty(reply) => {
+                Some(Tries::Key(at + 1)).filter(|_| at + 1 < waiter.keys.len())
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            waiter.tries = next;
             return self.attempt(index);
         }
         if !fresh && name == "xreadgroup" && passing(&["WRONGTYPE ", "NOGROUP "]) {
