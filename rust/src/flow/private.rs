@@ -282,7 +282,7 @@ impl Engine {
             }
             self.leave_private(slot);
         }
-        let key = self.open_private(slot, endpoint);
+        let key = self.open_private(slot, endpoint, wanted);
         if in_flight > 0 && path != key {
             return Err(Step::Stall(Wait::Quiet));
         }
@@ -315,14 +315,15 @@ impl Engine {
     }
 
     /// The session's own connection; a new one unless there is one.
-    pub(super) fn open_private(&mut self, slot: usize, endpoint: usize) -> usize {
+    pub(super) fn open_private(&mut self, slot: usize, endpoint: usize, wanted: Use) -> usize {
         let (session, resp, now_ms) = (self.sessions[slot].id, self.sessions[slot].resp, self.now.ms);
         let open = self.sessions[slot].private_ref().map_or(NO_PATH, |p| p.upstream);
         if open != NO_PATH {
             return open;
         }
         let resp = if self.endpoints[endpoint].peer { 2 } else { resp };
-        let spare = self.take_spare(endpoint, session, resp);
+        // (Who monitors would see how others are opened.)
+        let spare = if wanted == Use::Monitor { None } else { self.take_spare(endpoint, session, resp) };
         let key = spare.unwrap_or_else(|| self.new_upstream(endpoint, Role::Private { session }, resp));
         let watching = self.sessions[slot].is_watching(); // on the one before: so it stays until EXEC
         self.sessions[slot].extra().private = Some(Private::new(key, watching, now_ms));

@@ -139,7 +139,7 @@ impl Engine {
             return Err(self.refuse(slot, "ERR The client ID you want redirect to does not exist"));
         };
         let place = self.place_nearest(slot, command, request)?;
-        let key = self.open_private(target, place.endpoint);
+        let key = self.open_private(target, place.endpoint, Use::Tracked);
         if let Some(private) = self.sessions[target].private() {
             private.told = true;
         }
