@@ -81,8 +81,8 @@ def mirrored_clusters(config: Config) -> tuple[str, ...]:
 
 
 def mirrored_pairs(config: Config) -> tuple[tuple[str, str], ...]:
-    """(primary's cluster, mirror's cluster) of every mirror; each once."""
-    return tuple(dict.fromkeys((route.cluster, each.cluster) for route in _routes(config) for each in route.mirrors))
+    """(primary's cluster, mirror's cluster) of every mirror that gets everything; each once."""
+    return tuple(dict.fromkeys((route.cluster, each.cluster) for route in _routes(config) for each in route.copies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ class _Table:
 
 
 def _leads(route: Route, primary: str, mirror: str) -> bool:
-    return route.cluster == primary and any(each.cluster == mirror for each in route.mirrors)
+    return route.cluster == primary and any(each.cluster == mirror for each in route.copies)
 
 
 def _routes(config: Config) -> list[Route]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from redisha.config.model import Cluster, Config, Group, Listener, ListenerAuth, Resync
+from redisha.config.model import Cluster, Config, Group, Listener, ListenerAuth, Mirror, Resync
 from redisha.config.model import Limits as ConfigLimits
 from redisha.config.scalars import Address, Tcp, parse_endpoint
 from redisha.slots import SlotMap
@@ -52,12 +52,19 @@ class PlanUser:
     password: str
 
 
+MILLION = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class PlanMirror:
-    """A cluster that receives a route's writes, and its reads if ``reads`` is ``include``."""
+    """A cluster that receives a route's writes, and its reads if ``reads`` is ``include``.
+
+    ``fraction``: of a million commands those that it gets; with less than all it is no copy.
+    """
 
     cluster: str
     reads: str
+    fraction: int = MILLION
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +123,20 @@ class PlanSlots:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRing:
+    """The ring that keys are spread over: how many points it has, and what places servers on it."""
+
+    minimum: int
+    maximum: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanCluster:
     """A named set of servers.
+
+    ``balance``: how commands are spread over them; ``ring`` and ``choices`` belong to ``ring_hash`` and
+    ``least_request``.
 
     A Redis Cluster's keys are spread by slot (``balance`` is ``slots``). Until its map is known, its endpoints are
     those of the configuration, and redirections tell where keys are.
@@ -134,6 +153,8 @@ class PlanCluster:
     slots: tuple[PlanSlots, ...] = ()
     reads: str = "master"
     redirects: bool = False
+    ring: PlanRing = PlanRing(1024, 8 * 1024**2, "xx_hash")
+    choices: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,11 +362,16 @@ def _listener(listener: Listener, group: Group | None, peers: Sequence[PlanClust
                 prefix=route.prefix,
                 remove_prefix=route.remove_prefix,
                 cluster=route.cluster,
-                mirrors=tuple(PlanMirror(mirror.cluster, mirror.reads) for mirror in route.mirrors),
+                mirrors=tuple(_mirror(mirror) for mirror in route.mirrors),
             )
             for route in listener.routes
         ),
     )
+
+
+def _mirror(mirror: Mirror) -> PlanMirror:
+    part = MILLION if mirror.is_copy else min(round(mirror.fraction * MILLION / 100), MILLION - 1)
+    return PlanMirror(mirror.cluster, mirror.reads, part)
 
 
 def _users(auth: ListenerAuth | None) -> tuple[PlanUser, ...]:
@@ -370,6 +396,8 @@ def _cluster(
         username=auth.username.value if auth is not None and auth.username is not None else None,
         password=auth.password.value if auth is not None else None,
         redirects=cluster.enable_redirection,
+        ring=PlanRing(cluster.minimum_ring_size, cluster.maximum_ring_size, cluster.ring_hash_function),
+        choices=cluster.choice_count,
     )
     return _by_slot(plan, cluster.read_policy, slot_map) if cluster.type == "redis_cluster" else plan
 

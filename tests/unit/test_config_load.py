@@ -141,8 +141,7 @@ clusters:
         (with_cluster("endpoints: h1:1, discovery: static"), "clusters.a: the discovery 'static' needs IP addresses"),
         (with_cluster("endpoints: h1:1, discovery: dns"), "expected 'static' or 'strict_dns', found the text 'dns'"),
         (with_cluster("endpoints: h1:1, discovery: strict"), "(did you mean 'strict_dns'?)"),
-        (with_cluster("endpoints: h1:1, balance: ring_hash"), "this way of balancing is not supported yet: ring_hash"),
-        (with_cluster("endpoints: h1:1, balance: maglef"), "expected 'maglev', found the text 'maglef'"),
+        (with_cluster("endpoints: h1:1, balance: maglef"), "found the text 'maglef' (did you mean 'maglev'?)"),
         (with_cluster("endpoints: h1:1, op_timeout: 0"), "clusters.a.op_timeout: the duration must be longer than 0"),
         (with_cluster("endpoints: h1:1, hash_tags: yes"), "expected true or false, found the text 'yes' (write true)"),
         (with_cluster("endpoints: h1:1, hash_tags: 1"), "expected true or false, found the number 1"),
@@ -200,8 +199,8 @@ clusters:
             "listeners[0].routes[0].mirrors[1].cluster: the mirror 'b' is given twice",
         ),
         (
-            with_listener("bind: 0.0.0.0:1, routes: [{cluster: a, mirrors: [{cluster: b, fraction: 50}]}]"),
-            "mirroring only a part of the commands is not supported: 50",
+            with_listener("bind: 0.0.0.0:1, routes: [{cluster: a, mirrors: [{cluster: b, fraction: 101}]}]"),
+            "listeners[0].routes[0].mirrors[0].fraction: must be less than or equal to 100",
         ),
         (
             with_listener("bind: 0.0.0.0:1, routes: [{cluster: a, mirrors: [{cluster: b, reads: exlude}]}]"),

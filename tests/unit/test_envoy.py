@@ -150,9 +150,58 @@ def test_a_redis_cluster(struct: bool) -> None:
     told = {(each.path.rpartition(".")[2], each.message) for each in loaded.warnings}
     assert told == {
         ("enable_redirection", f"ignored for c, d: {_NOT_MIRRORED}"),
+        ("read_policy", "ignored for b, c, d: only a Redis Cluster tells which of its servers are replicas"),
         ("cluster_refresh_timeout", "ignored: a node has the timeout of its health check to answer"),
         ("redirect_refresh_threshold", "ignored: the slot map is asked for as soon as a slot has moved"),
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"lb_policy": "RING_HASH"}, {"balance": "ring_hash", "minimum_ring_size": 1024, "maximum_ring_size": 8 << 20}),
+        (
+            {
+                "lb_policy": "RING_HASH",
+                "ring_hash_lb_config": {
+                    "minimum_ring_size": "100",
+                    "maximum_ring_size": 200,
+                    "hash_function": "MURMUR_HASH_2",
+                },
+            },
+            {"minimum_ring_size": 100, "maximum_ring_size": 200, "ring_hash_function": "murmur_hash_2"},
+        ),
+        ({"lb_policy": "LEAST_REQUEST"}, {"balance": "least_request", "choice_count": 2}),
+        ({"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 3}}, {"choice_count": 3}),
+        ({"lb_policy": "RANDOM"}, {"balance": "random"}),
+        ({"lb_policy": "ROUND_ROBIN"}, {"balance": "round_robin"}),
+        ({"lb_policy": None}, {"balance": "round_robin"}),
+        ({"lb_policy": "MAGLEV"}, {"balance": "maglev"}),
+    ],
+)
+def test_balancing_of_several(fields: Tree, found: Tree) -> None:
+    loaded = read(bootstrap(clusters=[cluster("a", "x", "y", **fields)]))
+    (one,) = loaded.config.clusters.values()
+    assert {key: getattr(one, key) for key in found} == found
+    scattered = one.balance not in ("maglev", "ring_hash")
+    assert any("any of the 2 servers of 'a' gets any command" in each.message for each in loaded.warnings) == scattered
+
+
+@pytest.mark.parametrize(
+    ("fraction", "found"),
+    [
+        ({"numerator": 30}, 30),
+        ({"numerator": 0}, 0),
+        ({}, 0),
+        ({"numerator": 150}, 100),
+        ({"numerator": 25, "denominator": "TEN_THOUSAND"}, 0.25),
+        ({"numerator": 100, "denominator": "MILLION"}, 0.01),
+    ],
+)
+def test_a_part_of_the_commands(fraction: Tree, found: float) -> None:
+    config = read(_mirror(runtime_fraction={"default_value": fraction})).config
+    (mirror,) = config.listeners[0].routes[0].mirrors
+    assert (mirror.fraction, mirror.is_copy) == (found, found == 100)
 
 
 def test_defaults_are_envoys() -> None:
@@ -298,6 +347,14 @@ def test_the_smaller_of_two_timeouts_counts() -> None:
         ),
         (bootstrap(clusters=[cluster("a", common_lb_config={"x": 1})]), ["common_lb_config: ignored"]),
         (bootstrap(clusters=[cluster("a", lb_policy="RANDOM")]), ["lb_policy: RANDOM makes no difference"]),
+        (
+            bootstrap(clusters=[cluster("a", ring_hash_lb_config={"minimum_ring_size": 5})]),
+            ["ring_hash_lb_config: ignored: the lb_policy is MAGLEV"],
+        ),
+        (
+            bootstrap(listener(proxy(settings={"op_timeout": "5s", "read_policy": "ANY"}))),
+            ["read_policy: ignored for a: only a Redis Cluster tells which of its servers are replicas"],
+        ),
         (bootstrap(clusters=[cluster("a", health_checks=[{}, {}])]), ["health_checks[1]: ignored: only the first"]),
         (bootstrap(clusters=[cluster("a"), cluster("b")]), ["clusters[1]: no route leads to this cluster"]),
         (
@@ -365,10 +422,6 @@ def _mirror(**fields: Any) -> Tree:
         ),
         (bootstrap(listener(proxy(settings={"op_timeout": "0s"}))), "op_timeout: the duration must be longer than 0"),
         (
-            bootstrap(listener(proxy(settings={"op_timeout": "5s", "read_policy": "ANY"}))),
-            "reading from replicas is not",
-        ),
-        (
             bootstrap(listener(proxy(settings={"op_timeout": "5s", "enable_hashtagging": "no"}))),
             "expected true or false",
         ),
@@ -389,10 +442,9 @@ def _mirror(**fields: Any) -> Tree:
         (bootstrap(listener(proxy(downstream_auth_username={"inline_string": "u"}))), "a user without a password"),
         (bootstrap(listener(proxy(downstream_auth_password={}))), "a secret needs inline_string, filename or"),
         (bootstrap(listener(proxy(downstream_auth_password={"environment_variable": "NO"}))), "variable NO is not set"),
-        (_mirror(runtime_fraction={"default_value": {"numerator": 50}}), "mirroring only a part of the commands"),
         (
-            _mirror(runtime_fraction={"default_value": {"numerator": 100, "denominator": "MILLION"}}),
-            "only a part of the",
+            _mirror(runtime_fraction={"default_value": {"numerator": 1, "denominator": "BILLION"}}),
+            "there is no such denominator (write HUNDRED or TEN_THOUSAND or MILLION)",
         ),
         (_mirror(runtime_fraction={"runtime_key": "x"}), "the field 'default_value' is required"),
         (_mirror(exclude_read_commands=1), "exclude_read_commands: expected true or false, found the number 1"),
@@ -427,8 +479,12 @@ def _mirror(**fields: Any) -> Tree:
             "the discovery 'static' needs IP addresses, and 'a' is a name",
         ),
         (
-            bootstrap(clusters=[cluster("a", "x", "y", lb_policy="ROUND_ROBIN")]),
-            "ROUND_ROBIN is not supported for several",
+            bootstrap(clusters=[cluster("a", lb_policy="RING_HASH", ring_hash_lb_config={"hash_function": "MD5"})]),
+            "this hash function is not supported: MD5 (write XX_HASH)",
+        ),
+        (
+            bootstrap(clusters=[cluster("a", lb_policy="RING_HASH", ring_hash_lb_config={"minimum_ring_size": 10**7})]),
+            "minimum_ring_size: must be less than or equal to 8388608",
         ),
         (bootstrap(clusters=[cluster("a", lb_policy="CLUSTER_PROVIDED")]), "not supported: CLUSTER_PROVIDED"),
         (bootstrap(clusters=[cluster("a", transport_socket={"name": "tls"})]), "TLS comes in a later version"),

@@ -34,6 +34,8 @@ def test_the_whole_json() -> None:
         "slots": [],
         "reads": "master",
         "redirects": False,
+        "ring": {"minimum": 1024, "maximum": 8388608, "function": "xx_hash"},
+        "choices": 2,
     }
     assert json.loads(plan.to_json()) == {
         "generation": 7,
@@ -61,7 +63,7 @@ def test_the_whole_json() -> None:
                         "prefix": "",
                         "remove_prefix": False,
                         "cluster": "redis-envoy-001",
-                        "mirrors": [{"cluster": "redis-envoy-002", "reads": "exclude"}],
+                        "mirrors": [{"cluster": "redis-envoy-002", "reads": "exclude", "fraction": 1000000}],
                     }
                 ],
                 "port": "routes",

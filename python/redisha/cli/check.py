@@ -69,7 +69,7 @@ def summary(loaded: Loaded) -> list[str]:
 
 
 def _mirrors(config: Config) -> bool:
-    return any(route.mirrors for listener in config.listeners for route in listener.routes)
+    return any(route.copies for listener in config.listeners for route in listener.routes)
 
 
 def _state(config: Config) -> Preview:
@@ -111,7 +111,8 @@ def _way(route: Route) -> str:
     way = route.cluster + (" without the prefix" if route.remove_prefix and route.prefix else "")
     for mirror in route.mirrors:
         what = "writes" if mirror.reads == "exclude" else "writes and reads"
-        way += f", {what} also → {mirror.cluster}"
+        part = "" if mirror.is_copy else f" (sampled: {mirror.fraction:g} %, no copy)"
+        way += f", {what} also → {mirror.cluster}{part}"
     return way
 
 
@@ -143,6 +144,8 @@ def _cluster(cluster: Cluster) -> str:
     if cluster.type == "redis_cluster":
         parts.append(f"Redis Cluster, slot map asked every {format_duration(cluster.refresh)}")
         parts.append(f"reads from {cluster.read_policy}")
+    if cluster.balance != "maglev":
+        parts.append(f"balance {cluster.balance}")
     if cluster.discovery == "strict_dns":
         parts.append(f"names asked again every {format_duration(cluster.dns_refresh)}")
     parts.append(f"connect {format_duration(cluster.connect_timeout)}")

@@ -1,5 +1,6 @@
 """What works and is still worth a word before it is run."""
 
+from redisha.config.balancing import WITHOUT_HASH
 from redisha.config.model import Config, Route
 from redisha.config.scalars import Tcp, parse_bind
 
@@ -13,8 +14,8 @@ def _mirrors(config: Config) -> list[str]:
     """One advice for each set of mirrors: whether its Redis takes writes from elsewhere cannot be seen from here."""
     sets: dict[tuple[str, tuple[str, ...]], None] = {}
     for route in _routes(config):
-        if route.mirrors:
-            sets[(route.cluster, tuple(sorted(mirror.cluster for mirror in route.mirrors)))] = None
+        if route.copies:
+            sets[(route.cluster, tuple(sorted(mirror.cluster for mirror in route.copies)))] = None
     return [
         f"{cluster} is mirrored to {' and '.join(mirrors)}: if {'that Redis' if len(mirrors) == 1 else 'one of them'} "
         "also takes writes through another sidecar, as in a pair that mirrors both ways, two writes of one key at the "
@@ -38,7 +39,7 @@ def _several(config: Config) -> list[str]:
         f"the keys of {name} are divided among {len(cluster.endpoints)} servers: commands with keys on two of them "
         "cannot be done"
         for name, cluster in config.clusters.items()
-        if len(cluster.endpoints) > 1
+        if len(cluster.endpoints) > 1 and cluster.balance not in WITHOUT_HASH
     ]
 
 

@@ -16,6 +16,7 @@ from redisha.config.model import (
     Limits,
     Listener,
     ListenerAuth,
+    Mirror,
     Resync,
     Route,
     Scrub,
@@ -102,7 +103,14 @@ def _route(route: Route) -> dict[str, Any]:
     if route.remove_prefix:
         fields["remove_prefix"] = True
     if route.mirrors:
-        fields["mirrors"] = [{"cluster": mirror.cluster, "reads": mirror.reads} for mirror in route.mirrors]
+        fields["mirrors"] = [_mirror(mirror) for mirror in route.mirrors]
+    return fields
+
+
+def _mirror(mirror: Mirror) -> dict[str, Any]:
+    fields: dict[str, Any] = {"cluster": mirror.cluster, "reads": mirror.reads}
+    if not mirror.is_copy:
+        fields["fraction"] = int(mirror.fraction) if mirror.fraction.is_integer() else mirror.fraction
     return fields
 
 
@@ -115,6 +123,9 @@ def _cluster(cluster: Cluster) -> dict[str, Any]:
         "connect_timeout": format_duration(cluster.connect_timeout),
         "op_timeout": format_duration(cluster.op_timeout),
     }
+    for key in ("minimum_ring_size", "maximum_ring_size", "ring_hash_function", "choice_count"):
+        if (value := getattr(cluster, key)) != Cluster.model_fields[key].default:
+            fields[key] = value
     if cluster.dns_refresh != Cluster.model_fields["dns_refresh"].default:
         fields["dns_refresh"] = format_duration(cluster.dns_refresh)
     if cluster.respect_dns_ttl:

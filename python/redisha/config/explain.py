@@ -124,10 +124,6 @@ def _choice(loc: tuple[int | str, ...], value: object) -> tuple[str, str]:
     choices = get_args(_without_none(field.annotation)) if field is not None else ()
     if name == "workers":
         return f"more than one worker is not supported yet: {value}", "write workers: 1, or remove the field"
-    if name == "fraction":
-        return f"mirroring only a part of the commands is not supported: {value}", "write fraction: 100, or remove it"
-    if name == "balance" and value in ("ring_hash", "round_robin", "least_request", "random"):
-        return f"this way of balancing is not supported yet: {value}", "write balance: maglev, or remove the field"
     shown = " or ".join(f"'{choice}'" if isinstance(choice, str) else str(choice) for choice in choices)
     hint = suggest(value, map(str, choices)) if isinstance(value, str) else ""
     return f"expected {shown}, found {describe(value)}", hint if hint.startswith("did") else ""

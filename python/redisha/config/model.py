@@ -22,6 +22,7 @@ from redisha.config.section import (
     Milliseconds,
     Name,
     Rate,
+    RingSize,
     SecretText,
     Section,
     Timeout,
@@ -61,8 +62,13 @@ class Mirror(Section):
 
     cluster: Name
     reads: Literal["exclude", "include"] = "exclude"
-    fraction: Literal[100] = 100
+    fraction: Annotated[float, Field(ge=0, le=100)] = 100
     """Per cent of the commands that are mirrored; a mirror that lacks some of them is no copy."""
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it gets everything, so that it is to be equal."""
+        return self.fraction == 100  # per cent
 
 
 class Route(Section):
@@ -73,6 +79,11 @@ class Route(Section):
     """Whether the upstream sees the keys without the prefix."""
     cluster: Name
     mirrors: Annotated[tuple[Mirror, ...], Strict(False)] = ()
+
+    @property
+    def copies(self) -> tuple[Mirror, ...]:
+        """The mirrors that get everything."""
+        return tuple(mirror for mirror in self.mirrors if mirror.is_copy)
 
 
 class User(Section):
@@ -153,7 +164,14 @@ class Cluster(Section):
     endpoints: Annotated[tuple[Endpoint, ...], BeforeValidator(one_or_more), Strict(False), Field(min_length=1)]
     discovery: Literal["static", "strict_dns"] = "strict_dns"
     """``strict_dns``: every address of every name is a server; names are asked for again. ``static``: no names."""
-    balance: Literal["maglev"] = "maglev"
+    balance: Literal["maglev", "ring_hash", "round_robin", "least_request", "random"] = "maglev"
+    """Which endpoint gets a command: by its key with the first two, else whose turn it is."""
+    minimum_ring_size: RingSize = 1024
+    maximum_ring_size: RingSize = 8 * 1024**2
+    ring_hash_function: Literal["xx_hash", "murmur_hash_2"] = "xx_hash"
+    """What places endpoints on the ring."""
+    choice_count: Annotated[int, Field(ge=2, le=100)] = 2
+    """How many endpoints ``least_request`` draws to take the least busy of."""
     dns_refresh: Timeout = 5000
     respect_dns_ttl: bool = False
     connect_timeout: Timeout = 250

@@ -1,13 +1,14 @@
 """What the values of a file must be together: names that exist, nothing given twice, no mirror onto itself, no loop.
 
 What is about groups is in :mod:`~redisha.config.membership`, what is about Redis Cluster in
-:mod:`~redisha.config.slotted`, and routes that meet in :mod:`~redisha.config.overlaps`.
+:mod:`~redisha.config.slotted`, about balancing in :mod:`~redisha.config.balancing`, about mirrors of a part of the
+commands in :mod:`~redisha.config.sampling`, and routes that meet in :mod:`~redisha.config.overlaps`.
 
 The rules walk the document, not the model, so that they are told together with the errors of single values: a part
 that has another form than expected is passed over here.
 """
 
-from redisha.config import membership, overlaps, slotted
+from redisha.config import balancing, membership, overlaps, sampling, slotted
 from redisha.config.lookup import address_of, elements, entries, here, leads_to, listener_name, one_or_more
 from redisha.config.scalars import parse_address, parse_bind
 from redisha.config.tree import Item, Report, suggest
@@ -26,6 +27,8 @@ def check(root: Item, report: Report) -> None:
     overlaps.check(listeners, report)
     membership.check(root, report)
     slotted.check(root, report)
+    balancing.check(root, report)
+    sampling.check(root, report)
     for name, cluster in clusters.items():
         _check_cluster(cluster, report)
         if name not in used and listeners:

@@ -48,6 +48,7 @@ Bind: TypeAlias = Annotated[str, BeforeValidator(_bind)]
 Endpoint: TypeAlias = Annotated[str, BeforeValidator(_endpoint)]
 SecretText: TypeAlias = Annotated[Secret, BeforeValidator(_secret)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
+RingSize: TypeAlias = Annotated[int, Field(ge=1, le=8 * 1024**2)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
 
 

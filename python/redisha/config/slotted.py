@@ -45,7 +45,10 @@ def _check_standalone(cluster: Item, report: Report) -> None:
     for key, nothing in _OF_SLOT_MAPS.items():
         item = cluster.get(key)
         if item is not None and item.value != nothing:
-            report.error(item, f"only a cluster of the type {REDIS_CLUSTER} has this", f"write type: {REDIS_CLUSTER}")
+            hint = f"write type: {REDIS_CLUSTER}"
+            if key == "read_policy":
+                hint = f"{hint}, or name the replicas as endpoints of a cluster with balance: round_robin"
+            report.error(item, f"only a cluster of the type {REDIS_CLUSTER} has this", hint)
 
 
 def _check_route(route: Item, clusters: dict[str, Item], report: Report) -> None:

@@ -19,8 +19,15 @@ impl Engine {
     pub fn apply(&mut self, plan: Arc<Plan>) {
         for (_, endpoint) in &mut self.endpoints {
             endpoint.retired = true;
+            endpoint.scattered = None;
         }
         let by_cluster: Vec<Vec<usize>> = plan.clusters.iter().map(|c| self.place_cluster(c)).collect();
+        self.turns = vec![0; plan.clusters.len()];
+        for (i, _) in plan.clusters.iter().enumerate().filter(|(_, c)| c.ring.scatter().is_some()) {
+            for key in by_cluster.get(i).into_iter().flatten() {
+                self.endpoints[*key].scattered = Some(i);
+            }
+        }
         self.place_group(&plan, &by_cluster);
         let mut listeners = Vec::with_capacity(plan.listeners.len());
         let mut wanted = Vec::new();
@@ -30,8 +37,14 @@ impl Engine {
                 .routes()
                 .iter()
                 .map(|r| {
-                    let by_slot = plan.clusters.get(r.cluster).is_some_and(|c| c.ring.slots().is_some());
-                    self.place_route(r, by_slot, &by_cluster, &mut wanted)
+                    let ring = plan.clusters.get(r.cluster).map(|c| &c.ring);
+                    let by_endpoint = self.place_route(r, &by_cluster, &mut wanted);
+                    RouteTargets {
+                        cluster: r.cluster,
+                        by_slot: ring.is_some_and(|r| r.slots().is_some()),
+                        scattered: ring.is_some_and(|r| r.scatter().is_some()),
+                        by_endpoint,
+                    }
                 })
                 .collect();
             let known = self.plan.listeners.iter().position(|l| l.name == listener.name);
@@ -87,6 +100,7 @@ impl Engine {
                     redirects: false,
                     wanted_ms: 0,
                     tell_moved_ms: 0,
+                    scattered: None,
                     retired: false,
                     retired_at: None,
                     stats: Arc::new(EndpointStats::default()),
@@ -127,10 +141,9 @@ impl Engine {
     fn place_route(
         &mut self,
         route: &Route,
-        by_slot: bool,
         by_cluster: &[Vec<usize>],
         wanted: &mut Vec<(usize, u32)>,
-    ) -> RouteTargets {
+    ) -> Vec<Target> {
         let mut by_endpoint = Vec::new();
         for &key in by_cluster.get(route.cluster).into_iter().flatten() {
             self.place_serve(key);
@@ -149,7 +162,7 @@ impl Engine {
             }
             by_endpoint.push(target);
         }
-        RouteTargets { cluster: route.cluster, by_slot, by_endpoint }
+        by_endpoint
     }
 
     fn place_serve(&mut self, key: usize) {
@@ -306,6 +319,7 @@ impl Engine {
             if let Some(cluster) = self.plan.clusters.get(at) {
                 words.push(cluster.name.clone());
                 words.push(format!("{}", cluster.ring.hash_tags()));
+                words.extend(Some(cluster.ring.kind()).filter(|kind| !kind.is_empty()));
                 words.extend(cluster.endpoints.iter().map(|e| e.id.clone()));
             }
         };

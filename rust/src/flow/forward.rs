@@ -74,6 +74,7 @@ impl Engine {
         if let Some(text) = self.too_large_for_server(key, &request) {
             return self.refuse(slot, &text);
         }
+        self.took_turn(place.endpoint);
         let Some(frame) = place.stripped(&request) else {
             let ticket = self.accept(slot);
             return self.send(ticket, command, incoming, &place, key, simple);
@@ -276,7 +277,7 @@ impl Engine {
             self.sessions[slot].overdue = overdue;
             return self.enter_private(slot, endpoint, Use::Tracked);
         }
-        if in_flight > 0 && path != key && !again {
+        if in_flight > 0 && path != key && !again && !self.may_spread(path, key) {
             return Err(Step::Stall(Wait::Quiet));
         }
         let waits = self.endpoints[endpoint].sequencer.as_ref().is_some_and(|s| s.is_closed());

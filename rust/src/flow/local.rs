@@ -255,11 +255,7 @@ impl Engine {
         if session.in_flight() > 0 {
             return Step::Stall(Wait::Quiet);
         }
-        let endpoint = self
-            .listeners
-            .get(session.listener)
-            .and_then(|l| Some(l.routes.last()?.by_endpoint.first()?.endpoint));
-        let Some(endpoint) = endpoint else {
+        let Some(endpoint) = self.proving_endpoint(slot) else {
             return self.refuse(slot, "UNAVAILABLE no Redis behind this listener is known yet; try again");
         };
         // All members have the same databases, so any of them can tell; and one that does not lead any more, too.
@@ -291,9 +287,15 @@ impl Engine {
         Step::Taken(Wait::Quiet) // what follows must know the outcome
     }
 
+    /// The endpoint that tells which databases there are.
+    fn proving_endpoint(&self, slot: usize) -> Option<usize> {
+        let route = self.listeners.get(self.sessions.get(slot)?.listener)?.routes.last()?;
+        let up = route.by_endpoint.iter().find(|t| route.scattered && self.is_up(t.endpoint));
+        Some(up.or(route.by_endpoint.first())?.endpoint)
+    }
+
     fn proving_upstream(&self, slot: usize) -> Option<usize> {
-        let session = self.sessions.get(slot)?;
-        let endpoint = self.listeners.get(session.listener)?.routes.last()?.by_endpoint.first()?.endpoint;
+        let endpoint = self.proving_endpoint(slot)?;
         self.endpoints.get(endpoint)?.serve[0].filter(|&u| self.upstreams.contains(u))
     }
 }

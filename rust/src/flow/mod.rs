@@ -85,6 +85,7 @@ mod subscribe;
 mod ticket;
 mod tracking;
 mod transaction;
+mod turns;
 mod unblock;
 mod upkeep;
 mod upstream;
@@ -212,6 +213,8 @@ struct Endpoint {
     wanted_ms: u64,
     /// When the control plane is to be told again that it redirects (milliseconds).
     tell_moved_ms: u64,
+    /// Its cluster's index in the plan, where keys have no home and there are other endpoints.
+    scattered: Option<usize>,
     /// The plan no longer has it.
     retired: bool,
     /// Since when, milliseconds.
@@ -243,6 +246,8 @@ struct RouteTargets {
     cluster: usize,
     /// Keys are spread by hash slot.
     by_slot: bool,
+    /// Keys have no home.
+    scattered: bool,
     by_endpoint: Vec<Target>,
 }
 
@@ -298,6 +303,10 @@ pub struct Engine {
     /// The last number given to a replica or a resync.
     numbers: u64,
     seed: u64,
+    /// What random choices for commands are made from.
+    luck: u64,
+    /// Of each cluster of the plan: commands that its endpoints took in turn.
+    turns: Vec<u64>,
     draining: bool,
     /// Clients whose connections are not the flow's any more.
     joined: usize,
@@ -340,6 +349,8 @@ impl Engine {
             epoch: 0,
             numbers: 0,
             seed,
+            luck: seed,
+            turns: Vec::new(),
             draining: false,
             joined: 0,
             pause: pause::Pause::default(),

@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 use crate::command::{Command, KeysResult, keys, slot};
 use crate::resp::{Request, encode};
 
+use super::turns::is_for_any;
 use super::{Engine, Listener, Target};
-use crate::plan::Plan;
+use crate::plan::{Plan, Ring};
 
 /// A key of a command and where it goes.
 #[derive(Clone, Copy, Debug)]
@@ -133,18 +134,17 @@ impl Engine {
                 Some(command) if is_about_all_keys(command) => {
                     self.place_everywhere(session.listener, command)
                 }
-                Some(command) if known => self.place_keyless(session.listener, command),
-                _ => self.place_unknown(session.listener, request),
+                Some(command) if known => self.place_keyless(slot, command),
+                _ => self.place_unknown(slot, command, request),
             };
         }
         let mut place: Option<Place> = None;
         let mut hash_slot = None;
-        let reader = reads.then_some(slot);
         for &index in &indices {
             let key = request.arg(index as usize);
-            let Located { target, strip, writes, reads, slot } =
-                self.place_key(session.listener, key, reader)?;
-            let same_slot = *hash_slot.get_or_insert(slot) == slot;
+            let found = self.place_key(slot, command, key, reads)?;
+            let Located { target, strip, writes, reads, slot: of } = found;
+            let same_slot = *hash_slot.get_or_insert(of) == of;
             let placed = Placed { index, strip, replicas: writes };
             match &mut place {
                 None => {
@@ -173,13 +173,15 @@ impl Engine {
         place.ok_or_else(|| Elsewhere::Nowhere("UNAVAILABLE no route".to_owned()))
     }
 
-    /// Where one key goes. `reader`: whose read it is, if it may go to a replica of a Redis Cluster.
+    /// Where one key of a session's command goes. What only `reads` may go to a replica of a Redis Cluster.
     pub(super) fn place_key(
         &self,
-        listener: usize,
+        slot: usize,
+        command: Option<&'static Command>,
         key: &[u8],
-        reader: Option<usize>,
+        reads: bool,
     ) -> Result<Located<'_>, Elsewhere> {
+        let listener = self.sessions[slot].listener;
         let plan = &self.plan.listeners[listener];
         let Some(route) = plan.routes.select(key) else {
             return Err(Elsewhere::Nowhere(format!(
@@ -191,23 +193,25 @@ impl Engine {
         let targets = &self.listeners[listener].routes[route];
         let cluster = &self.plan.clusters[targets.cluster];
         let key = key.get(strip..).unwrap_or(&[]);
+        let target_at = |at: Option<usize>| targets.by_endpoint.get(at?);
         let map = cluster.ring.slots();
-        let at = match (map, reader) {
-            (Some(map), Some(reader)) if map.reads_replicas() => {
+        let target = match &cluster.ring {
+            Ring::Slots(map) if reads && map.reads_replicas() => {
                 let is_up = |i: usize| targets.by_endpoint.get(i).is_some_and(|t| self.is_up(t.endpoint));
-                let at = map.pick_read(key, reader, is_up);
-                Some(at.ok_or_else(|| no_replica(&cluster.name, slot::slot(key)))?)
+                let at = map.pick_read(key, slot, is_up);
+                target_at(Some(at.ok_or_else(|| no_replica(&cluster.name, slot::slot(key)))?))
             }
-            _ => cluster.ring.pick(key),
+            Ring::Scatter(scatter) => self.turn_of(slot, command, scatter, targets),
+            ring => target_at(ring.pick(key)),
         };
-        let target = at.and_then(|i| targets.by_endpoint.get(i));
         let target = target.ok_or_else(|| no_endpoint(&cluster.name))?;
         let (writes, reads) = self.replicas_of(target, key);
         Ok(Located { target, strip, writes, reads, slot: map.map(|_| slot::slot(key)) })
     }
 
     /// A command without keys: the catch-all route's.
-    fn place_keyless(&self, listener: usize, command: &Command) -> Result<Place, Elsewhere> {
+    fn place_keyless(&self, slot: usize, command: &'static Command) -> Result<Place, Elsewhere> {
+        let listener = self.sessions[slot].listener;
         let table = &self.plan.listeners[listener].routes;
         let routes = &self.listeners[listener].routes;
         let Some(targets) = table.catch_all().and_then(|route| routes.get(route)) else {
@@ -220,13 +224,20 @@ impl Engine {
             // What clients see is one Redis.
             return Err(Elsewhere::Nowhere("ERR This instance has cluster support disabled".to_owned()));
         }
+        let ring = &self.plan.clusters[targets.cluster].ring;
         match targets.by_endpoint.as_slice() {
             [] => Err(no_endpoint(&self.plan.clusters[targets.cluster].name)),
             [first] => Ok(first.place()),
+            [first, ..] if is_for_any(command) && targets.scattered => {
+                let turn = ring.scatter().and_then(|s| self.turn_of(slot, Some(command), s, targets));
+                Ok(turn.unwrap_or(first).place())
+            }
             all @ [first, ..]
                 if is_about_the_server(command) || (targets.by_slot && is_script_without_keys(command)) =>
             {
-                let up = all.iter().find(|t| targets.by_slot && self.is_up(t.endpoint));
+                let meets = command.flags.contains(crate::command::Flags::PUBSUB);
+                let any = targets.by_slot || (targets.scattered && !meets);
+                let up = all.iter().find(|t| any && self.is_up(t.endpoint));
                 Ok(up.unwrap_or(first).place())
             }
             _ => Err(Elsewhere::Everywhere),
@@ -290,10 +301,21 @@ impl Engine {
     }
 
     /// A command whose keys nobody knows: fine where all keys go the same way.
-    fn place_unknown(&self, listener: usize, request: &Request<'_>) -> Result<Place, Elsewhere> {
+    fn place_unknown(
+        &self,
+        slot: usize,
+        command: Option<&'static Command>,
+        request: &Request<'_>,
+    ) -> Result<Place, Elsewhere> {
+        let listener = self.sessions[slot].listener;
         let routes = &self.listeners[listener].routes;
-        match routes.first().map(|r| r.by_endpoint.as_slice()) {
-            Some([only]) if self.plan.listeners[listener].routes.is_single() => Ok(only.place()),
+        let only = routes.first().filter(|_| self.plan.listeners[listener].routes.is_single());
+        let scattered = only
+            .filter(|r| r.scattered)
+            .and_then(|r| self.turn_of(slot, command, self.plan.clusters[r.cluster].ring.scatter()?, r));
+        match only.map(|r| r.by_endpoint.as_slice()) {
+            Some([only]) => Ok(only.place()),
+            _ if let Some(turn) = scattered => Ok(turn.place()),
             _ => Err(Elsewhere::Nowhere(format!(
                 "CROSSROUTE the keys of '{}' are not known, and behind this listener they may be on several Redis servers ({})",
                 String::from_utf8_lossy(request.arg(0)),
@@ -303,7 +325,7 @@ impl Engine {
     }
 
     /// Whether an endpoint can be read from now.
-    fn is_up(&self, endpoint: usize) -> bool {
+    pub(super) fn is_up(&self, endpoint: usize) -> bool {
         let serve = self.endpoints.get(endpoint).and_then(|e| e.serve[0]);
         serve.and_then(|key| self.upstreams.get(key)).is_some_and(super::upstream::Upstream::is_ready)
     }
@@ -395,7 +417,7 @@ fn is_routed(plan: &Plan, listeners: &[Listener], wanted: impl Fn(&Target) -> bo
 
 /// Whether a key belongs to this endpoint of a cluster.
 fn has_share(plan: &Plan, cluster: usize, endpoint: usize, key: &[u8]) -> bool {
-    plan.clusters.get(cluster).is_none_or(|c| c.endpoints.len() == 1 || c.ring.pick(key) == Some(endpoint))
+    plan.clusters.get(cluster).is_none_or(|c| c.endpoints.len() == 1 || c.ring.has(endpoint, key))
 }
 
 fn no_endpoint(cluster: &str) -> Elsewhere {

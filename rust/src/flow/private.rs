@@ -324,6 +324,7 @@ impl Engine {
         let resp = if self.endpoints[endpoint].peer { 2 } else { resp };
         // (Who monitors would see how others are opened.)
         let spare = if wanted == Use::Monitor { None } else { self.take_spare(endpoint, session, resp) };
+        self.took_turn(endpoint);
         let key = spare.unwrap_or_else(|| self.new_upstream(endpoint, Role::Private { session }, resp));
         let watching = self.sessions[slot].is_watching(); // on the one before: so it stays until EXEC
         self.sessions[slot].extra().private = Some(Private::new(key, watching, now_ms));

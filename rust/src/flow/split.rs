@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The same where there is nothing but Redis Clusters: scripts and functions are for all nodes.
+    /// The same where any server may be asked to run a script or a function: those are for all of them.
     fn join_of_slots(&self, slot: usize, command: &Command, elsewhere: &Elsewhere) -> Option<Join> {
         let listener = self.listeners.get(self.sessions[slot].listener)?;
         let libraries = matches!(
@@ -112,15 +112,15 @@ impl Engine {
                 | "function|flush"
                 | "function|restore"
         );
-        let by_slot = listener.routes.iter().all(|r| r.by_slot);
-        (libraries && by_slot && matches!(elsewhere, Elsewhere::Everywhere)).then_some(Join::First)
+        let anywhere = listener.routes.iter().all(|r| r.by_slot || r.scattered);
+        (libraries && anywhere && matches!(elsewhere, Elsewhere::Everywhere)).then_some(Join::First)
     }
 
     /// The parts of a command with keys: those that go the same way together, in the client's order.
     fn shares_of_keys(
         &self,
         slot: usize,
-        command: &Command,
+        command: &'static Command,
         request: &Request<'_>,
         join: Join,
     ) -> Result<Vec<Share>, Refusal> {
@@ -130,14 +130,13 @@ impl Engine {
         if !known || request.len() != 1 + indices.len() * (1 + values) {
             return Err(Refusal::Malformed(wrong_arity(command.name)));
         }
-        let listener = self.sessions[slot].listener;
-        let reader = super::place::only_reads(command).then_some(slot);
+        let reads = super::place::only_reads(command);
         let mut groups: Vec<Group> = Vec::new();
         // (A Redis Cluster has thousands of slots.)
         let mut ways = HashMap::with_hasher(FixedState::default());
         for (place, index) in (0..).zip(indices.iter().map(|i| *i as usize)) {
             let found = self
-                .place_key(listener, request.arg(index), reader)
+                .place_key(slot, Some(command), request.arg(index), reads)
                 .map_err(|e| Refusal::NoRoute(self.why_not(slot, request, &e)))?;
             let (endpoint, writes, reads) = (found.target.endpoint, found.writes, found.reads);
             let at = *ways.entry((endpoint, writes, reads, found.slot)).or_insert_with(|| {
@@ -261,6 +260,9 @@ impl Engine {
                 return self.refuse(slot, &text);
             }
             ways.push((key, simple));
+        }
+        for share in &shares {
+            self.took_turn(share.endpoint);
         }
         let ticket = self.accept(slot);
         let session = ticket.session();

@@ -335,6 +335,7 @@ impl Engine {
             redirects: true,
             wanted_ms: self.now.ms + VISIT_MS,
             tell_moved_ms: 0,
+            scattered: None,
             retired: true,
             retired_at: None,
             stats: Arc::default(),

@@ -162,7 +162,8 @@ impl Engine {
             let text = self.why_not_joined(slot, command, request, &place);
             return self.refuse_queueing(slot, &text);
         }
-        if keyed || queued.path.is_none() {
+        let begins = queued.path.is_none();
+        if keyed || begins {
             queued.path = Some(place.endpoint);
         }
         if place.mixed || (keyed && !grouped && queued.keyed.is_some_and(|w| w != place.writes)) {
@@ -180,6 +181,9 @@ impl Engine {
         queued.bytes.extend_from_slice(frame.as_deref().unwrap_or(request.frame));
         queued.items.push((command, queued.bytes.len()));
         Self::weigh_session(&mut self.sessions[slot], &mut self.heavy);
+        if begins {
+            self.took_turn(place.endpoint);
+        }
         self.answer_now(slot, |out| encode::status(out, "QUEUED"))
     }
 

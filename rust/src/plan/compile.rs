@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::balance::{Maglev, Ring};
+use super::balance::Ring;
+use super::maglev::Maglev;
+use super::ring_hash::RingHash;
+use super::scatter::Scatter;
 use super::select::RouteTable;
 use super::slots::Slots;
 use super::spec::{
-    Address, BalanceSpec, ClusterSpec, Consistency, EndpointSpec, GroupSpec, Limits, PlanSpec, Port,
-    ReadsSpec, RouteSpec, UserSpec,
+    Address, BalanceSpec, ClusterSpec, Consistency, EndpointSpec, GroupSpec, Limits, MAX_RING, MILLION,
+    PlanSpec, Port, ReadsSpec, RouteSpec, UserSpec,
 };
 
 /// Offsets within a command are 32 bits wide.
@@ -87,6 +90,8 @@ pub struct Route {
     pub cluster: usize,
     /// Who gets its writes.
     pub mirrors: Vec<Mirror>,
+    /// Who gets a part of its commands.
+    pub samples: Vec<Sample>,
 }
 
 /// A receiver of a route's writes.
@@ -96,6 +101,17 @@ pub struct Mirror {
     pub cluster: usize,
     /// Whether it gets reads too.
     pub reads: bool,
+}
+
+/// A receiver of a part of a route's commands, which is no copy therefore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Index of the cluster.
+    pub cluster: usize,
+    /// Whether it gets reads too.
+    pub reads: bool,
+    /// Of [`MILLION`] commands those that it gets.
+    pub fraction: u32,
 }
 
 /// A set of upstream endpoints.
@@ -182,6 +198,14 @@ impl Plan {
         let clusters: Vec<Cluster> =
             spec.clusters.into_iter().map(compile_cluster).collect::<Result<_, PlanError>>()?;
         for route in listeners.iter().flat_map(|l| l.routes.routes()) {
+            let scattered = |i: usize| clusters.get(i).is_some_and(|c| c.ring.scatter().is_some());
+            let copied = !route.mirrors.is_empty() && scattered(route.cluster);
+            if copied || route.mirrors.iter().any(|m| scattered(m.cluster)) {
+                return wrong(format!(
+                    "route \"{}\" is mirrored, and the keys of a cluster of it have no home",
+                    route.prefix.escape_ascii()
+                ));
+            }
             let by_slot = |i: &usize| clusters.get(*i).is_some_and(|c| c.redirects);
             let mut mirrors = route.mirrors.iter().map(|m| m.cluster);
             if !route.mirrors.is_empty() && (by_slot(&route.cluster) || mirrors.any(|m| by_slot(&m))) {
@@ -204,9 +228,20 @@ impl Plan {
 }
 
 fn compile_cluster(c: ClusterSpec) -> Result<Cluster, PlanError> {
+    if c.ring.minimum > c.ring.maximum || c.ring.maximum > MAX_RING || c.choices == 0 {
+        return Err(PlanError::Wrong(format!(
+            "cluster {} has a ring or choices of no possible size",
+            c.name
+        )));
+    }
+    let ids = c.endpoints.iter().map(|e| e.id.as_str());
     let ring = match c.balance {
-        BalanceSpec::Maglev => {
-            Ring::Maglev(Maglev::new(c.endpoints.iter().map(|e| e.id.as_str()), c.hash_tags))
+        BalanceSpec::Maglev => Ring::Maglev(Maglev::new(ids, c.hash_tags)),
+        BalanceSpec::RingHash => Ring::RingHash(RingHash::new(ids, c.hash_tags, c.ring)),
+        BalanceSpec::RoundRobin | BalanceSpec::Random | BalanceSpec::LeastRequest => {
+            let scatter = Scatter::new(c.balance, c.endpoints.len(), c.choices);
+            let no = || PlanError::Wrong(format!("cluster {} has no such balancing", c.name));
+            Ring::Scatter(scatter.ok_or_else(no)?)
         }
         BalanceSpec::Slots => {
             let map = Slots::new(&c.slots, c.endpoints.len(), c.reads);
@@ -232,19 +267,26 @@ fn compile_route(
 ) -> Result<Route, PlanError> {
     let cluster = find(&route.cluster)?;
     let mut mirrors: Vec<Mirror> = Vec::new();
+    let mut samples: Vec<Sample> = Vec::new();
     for mirror in &route.mirrors {
         let target = find(&mirror.cluster)?;
-        if target == cluster || mirrors.iter().any(|m| m.cluster == target) {
+        let given = mirrors.iter().map(|m| m.cluster).chain(samples.iter().map(|s| s.cluster));
+        if target == cluster || given.into_iter().any(|m| m == target) {
             return Err(PlanError::Wrong(format!(
                 "route \"{}\" sends cluster {} the same writes twice",
                 route.prefix, mirror.cluster
             )));
         }
-        mirrors.push(Mirror { cluster: target, reads: mirror.reads == ReadsSpec::Include });
+        let reads = mirror.reads == ReadsSpec::Include;
+        if mirror.fraction < MILLION {
+            samples.push(Sample { cluster: target, reads, fraction: mirror.fraction });
+        } else {
+            mirrors.push(Mirror { cluster: target, reads });
+        }
     }
     let mut prefix = route.prefix.clone().into_bytes();
     if any_case {
         prefix.make_ascii_lowercase();
     }
-    Ok(Route { prefix, remove_prefix: route.remove_prefix, cluster, mirrors })
+    Ok(Route { prefix, remove_prefix: route.remove_prefix, cluster, mirrors, samples })
 }

@@ -1,16 +1,21 @@
 //! The plan: what the control plane described, compiled into what the data plane walks.
 //!
-//! `spec` is the JSON as Python writes it, `compile` checks it and builds the tables, `select` and `balance` are the
-//! only parts that the hot path calls. A plan never changes; a new one replaces it whole.
+//! `spec` is the JSON as Python writes it, `compile` checks it and builds the tables, `select` and `balance` (with `maglev`, `ring_hash`,
+//! `slots`, `scatter`) are the only parts that the hot path calls. A plan never changes; a new one replaces it whole.
 
 mod balance;
 mod compile;
+mod maglev;
+mod ring_hash;
+mod scatter;
 mod select;
 mod slots;
 pub mod spec;
 
-pub use balance::{Maglev, Ring, key_hash};
-pub use compile::{Cluster, Endpoint, Group, Listener, Mirror, Plan, PlanError, Route, User};
+pub use balance::{Ring, key_hash};
+pub use compile::{Cluster, Endpoint, Group, Listener, Mirror, Plan, PlanError, Route, Sample, User};
+pub use maglev::Maglev;
+pub use scatter::{Scatter, mix};
 pub use select::RouteTable;
 pub use slots::Slots;
 pub use spec::{Address, GroupSpec, Limits};

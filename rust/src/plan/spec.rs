@@ -197,6 +197,16 @@ pub struct MirrorSpec {
     pub cluster: String,
     /// Whether it gets the route's reads too.
     pub reads: ReadsSpec,
+    /// Of [`MILLION`] commands those that it gets. With less than all it is no copy.
+    #[serde(default = "million")]
+    pub fraction: u32,
+}
+
+/// All commands, as a mirror's part of them.
+pub const MILLION: u32 = 1_000_000;
+
+fn million() -> u32 {
+    MILLION
 }
 
 /// What happens to reads on a mirror.
@@ -228,6 +238,12 @@ pub struct ClusterSpec {
     /// Whether a command that is answered with `MOVED` or `ASK` is sent where that says.
     #[serde(default)]
     pub redirects: bool,
+    /// The ring, where keys are spread by that.
+    #[serde(default)]
+    pub ring: RingSpec,
+    /// How many endpoints are drawn, of which the one with the fewest requests is taken.
+    #[serde(default = "two")]
+    pub choices: u32,
     /// Whether only the part in `{}` of a key is hashed.
     pub hash_tags: bool,
     /// Limit of connect and handshake.
@@ -251,12 +267,56 @@ impl fmt::Debug for ClusterSpec {
 
 /// How keys are spread over a cluster's endpoints.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum BalanceSpec {
     /// Google's Maglev hashing.
     Maglev,
+    /// Ketama's ring of hashes.
+    RingHash,
     /// The hash slots of Redis Cluster.
     Slots,
+    /// No key has a home: one endpoint after the other.
+    RoundRobin,
+    /// The same: any.
+    Random,
+    /// The same: of some drawn ones, the one with the fewest requests in flight.
+    LeastRequest,
+}
+
+/// The ring of `ring_hash`; Envoy's words and defaults.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RingSpec {
+    /// It has at least so many points.
+    pub minimum: u64,
+    /// It has at most so many points.
+    pub maximum: u64,
+    /// What places endpoints on it.
+    pub function: HashFunction,
+}
+
+impl Default for RingSpec {
+    fn default() -> Self {
+        Self { minimum: 1024, maximum: MAX_RING, function: HashFunction::XxHash }
+    }
+}
+
+/// What places endpoints on a ring.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum HashFunction {
+    /// xxHash, 64 bits.
+    XxHash,
+    /// `MurmurHash2`, the variant of GNU libstdc++.
+    #[serde(rename = "murmur_hash_2")]
+    MurmurHash2,
+}
+
+/// Most points that a ring may have.
+pub const MAX_RING: u64 = 8 << 20;
+
+fn two() -> u32 {
+    2
 }
 
 /// A run of hash slots and who has them: indices of the cluster's endpoints.

@@ -127,16 +127,17 @@ def _is_redis_cluster(cluster: Item | None) -> bool:
 
 
 def _carry_reads(settings: Settings, clusters: dict[str, Item], report: Report) -> None:
-    """Only a Redis Cluster has replicas that are known."""
+    """Only a Redis Cluster has replicas that are known; elsewhere Envoy ignores it as well."""
     policy = settings.read_policy
     if policy is None:
         return
     found = [clusters[name] for name in settings.clusters if _is_redis_cluster(clusters.get(name))]
     for cluster in found:
         cluster.mapping["read_policy"] = policy
-    if not found:
-        hint = "write MASTER, or a cluster_type of envoy.clusters.redis"
-        report.error(policy, f"reading from replicas is not supported but of a Redis Cluster: {policy.value}", hint)
+    others = [name for name in dict.fromkeys(settings.clusters) if not _is_redis_cluster(clusters.get(name))]
+    if others:
+        why = "only a Redis Cluster tells which of its servers are replicas"
+        report.warn(policy, f"ignored for {', '.join(others)}: {why}")
 
 
 def _carry_redirection(settings: Settings, clusters: dict[str, Item], mirrored: set[str], report: Report) -> None:

@@ -1,5 +1,6 @@
 """Envoy's clusters: endpoints, discovery, timeouts, passwords, health checks."""
 
+from redisha.config.balancing import WITHOUT_HASH
 from redisha.config.envoy.fields import Fields
 from redisha.config.envoy.parts import check_type, translate_address, translate_secret
 from redisha.config.slotted import REDIS_CLUSTER
@@ -25,7 +26,19 @@ _CONNECT_TIMEOUT = "5s"
 
 _DISCOVERY = {"STATIC": "static", "STRICT_DNS": "strict_dns", "LOGICAL_DNS": "strict_dns"}
 
-_POLICIES = {"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV"}
+_POLICIES = {name.upper(): name for name in ("maglev", "ring_hash", *WITHOUT_HASH)}
+
+_RING_SIZES = ("minimum_ring_size", "maximum_ring_size")
+
+_LEAST_IGNORED = (
+    "active_request_bias",
+    "enable_full_scan",
+    "locality_lb_config",
+    "selection_method",
+    "slow_start_config",
+)
+
+_HASH_FUNCTIONS = {"XX_HASH": "xx_hash", "MURMUR_HASH_2": "murmur_hash_2"}
 
 _IGNORED = {
     "alt_stat_name": "the cluster's name is used",
@@ -43,6 +56,7 @@ _IGNORED = {
     "outlier_detection": "health is probed",
     "per_connection_buffer_limit_bytes": "buffers are bounded by limits",
     "preconnect_policy": "",
+    "round_robin_lb_config": "",
     "track_cluster_stats": "",
     "track_timeout_budgets": "",
     "typed_dns_resolver_config": "the system's resolver is used",
@@ -80,7 +94,7 @@ def translate_cluster(cluster: Fields) -> tuple[Item | None, Item]:
         native["respect_dns_ttl"] = ttl
     endpoints = _endpoints(cluster)
     native["endpoints"] = endpoints
-    _check_policy(cluster, len(endpoints.sequence), slotted=slotted is not None)
+    native |= _balance(cluster, len(endpoints.sequence), slotted=slotted is not None)
     if (auth := _auth(cluster)) is not None:
         native["auth"] = auth
     if (health := _health(cluster)) is not None:
@@ -143,27 +157,54 @@ def _discovery(cluster: Fields, *, slotted: bool) -> Item:
     return kind.with_value(_DISCOVERY[str(kind.value)])
 
 
-def _check_policy(cluster: Fields, endpoints: int, *, slotted: bool) -> None:
-    """With one endpoint every policy is the same; with several, keys must stay where they are."""
+def _balance(cluster: Fields, endpoints: int, *, slotted: bool) -> dict[str, Item]:
+    """``lb_policy`` and what is said of it."""
     given = cluster.text("lb_policy")
     policy = given or cluster.item.with_value("ROUND_ROBIN")  # Envoy's default
+    ring, least = cluster.message("ring_hash_lb_config"), cluster.message("least_request_lb_config")
     cluster.refuse("load_balancing_policy", "extensions for balancing are not supported", "write lb_policy: MAGLEV")
+    for config, owner in ((ring, "RING_HASH"), (least, "LEAST_REQUEST")):
+        if config is not None and policy.value != owner:
+            cluster.report.warn(config.item, f"ignored: the lb_policy is {policy.value}")
+    native = _POLICIES.get(str(policy.value), "")
     if slotted:
         if policy.value != "CLUSTER_PROVIDED":
             message = f"the nodes of a Redis Cluster say where keys are, and not {policy.value}"
             cluster.report.error(policy, message, "write lb_policy: CLUSTER_PROVIDED")
-        return
-    if policy.value == "MAGLEV":
-        return
-    if policy.value not in _POLICIES:
-        cluster.report.error(
-            policy, f"this way of balancing is not supported: {policy.value}", "write lb_policy: MAGLEV"
-        )
-    elif endpoints > 1:
-        message = f"{policy.value} is not supported for several endpoints"
-        cluster.report.error(policy, message, "write lb_policy: MAGLEV, so that a key stays at its server")
-    elif given is not None:
-        cluster.report.warn(policy, f"{policy.value} makes no difference with one endpoint; MAGLEV is used")
+        return {}
+    if not native:
+        hint = "write lb_policy: MAGLEV"
+        cluster.report.error(policy, f"this way of balancing is not supported: {policy.value}", hint)
+        return {}
+    if native in WITHOUT_HASH and endpoints < 2:
+        if given is not None:
+            cluster.report.warn(policy, f"{policy.value} makes no difference with one endpoint; MAGLEV is used")
+        return {}
+    return {"balance": policy.with_value(native)} | _ring(native, ring) | _choices(native, least)
+
+
+def _ring(policy: str, ring: Fields | None) -> dict[str, Item]:
+    if policy != "ring_hash" or ring is None:
+        return {}
+    found = {key: size for key in _RING_SIZES if (size := ring.number(key)) is not None}
+    function = ring.text("hash_function")
+    if function is not None:
+        known = _HASH_FUNCTIONS.get(str(function.value))
+        if known is None:
+            ring.report.error(function, f"this hash function is not supported: {function.value}", "write XX_HASH")
+        else:
+            found["ring_hash_function"] = function.with_value(known)
+    ring.done()
+    return found
+
+
+def _choices(policy: str, least: Fields | None) -> dict[str, Item]:
+    if policy != "least_request" or least is None:
+        return {}
+    choices = least.number("choice_count")
+    least.ignore(dict.fromkeys(_LEAST_IGNORED, "some are drawn, and the least busy of them is taken"))
+    least.done()
+    return {"choice_count": choices} if choices is not None else {}
 
 
 def _endpoints(cluster: Fields) -> Item:

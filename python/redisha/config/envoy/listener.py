@@ -224,28 +224,30 @@ def _mirror(policy: Fields, settings: Settings) -> Item:
         "exclude" if exclude is not None and exclude.value is True else "include"
     )
     fraction = policy.message("runtime_fraction")
-    if fraction is not None:
-        _check_fraction(fraction)
+    if fraction is not None and (part := _fraction(fraction)) is not None:
+        native["fraction"] = part
     policy.done()
     return policy.item.with_value(native)
 
 
-def _check_fraction(fraction: Fields) -> None:
-    """Only 100 per cent is supported: a mirror that lacks some writes is no copy."""
+def _fraction(fraction: Fields) -> Item | None:
+    """The default value in per cent; None where it is not there, or wrong, which is told."""
     fraction.ignore({"runtime_key": "there are no runtime values; the default counts"})
     default = fraction.message("default_value")
     fraction.done()
     if default is None:
         fraction.missing("default_value")
-        return
+        return None
     number, unit = default.number("numerator"), default.text("denominator")
     default.done()
     units: dict[object, int] = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
     size = units.get(unit.value if unit is not None else "HUNDRED")
-    if size is None or number is None or int(str(number.value)) < size:
+    if size is None:
         default.report.error(
-            default.item, "mirroring only a part of the commands is not supported", "write 100 per cent"
+            unit or default.item, "there is no such denominator", f"write {' or '.join(map(str, units))}"
         )
+        return None
+    return default.item.with_value(min(100.0, 100 * int(str(number.value)) / size if number is not None else 0.0))
 
 
 def _auth(proxy: Fields) -> Item | None:
