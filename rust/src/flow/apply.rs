@@ -20,6 +20,7 @@ impl Engine {
         for (_, endpoint) in &mut self.endpoints {
             endpoint.retired = true;
             endpoint.scattered = None;
+            endpoint.taps.clear();
         }
         let by_cluster: Vec<Vec<usize>> = plan.clusters.iter().map(|c| self.place_cluster(c)).collect();
         self.turns = vec![0; plan.clusters.len()];
@@ -30,7 +31,7 @@ impl Engine {
         }
         self.place_group(&plan, &by_cluster);
         let mut listeners = Vec::with_capacity(plan.listeners.len());
-        let mut wanted = Vec::new();
+        let (mut wanted, mut wanted_taps) = (Vec::new(), Vec::new());
         for listener in &plan.listeners {
             let routes = listener
                 .routes
@@ -38,7 +39,11 @@ impl Engine {
                 .iter()
                 .map(|r| {
                     let ring = plan.clusters.get(r.cluster).map(|c| &c.ring);
-                    let by_endpoint = self.place_route(r, &by_cluster, &mut wanted);
+                    let mut by_endpoint = self.place_route(r, &by_cluster, &mut wanted);
+                    for target in &mut by_endpoint {
+                        target.samples =
+                            self.place_taps(target.endpoint, r, &plan, &by_cluster, &mut wanted_taps);
+                    }
                     RouteTargets {
                         cluster: r.cluster,
                         by_slot: ring.is_some_and(|r| r.slots().is_some()),
@@ -56,6 +61,7 @@ impl Engine {
             listeners.push(Listener { routes, stats });
         }
         self.remove_replicas(&wanted);
+        self.remove_taps(&wanted_taps);
         self.agree_on_sets();
         self.move_sessions(&plan);
         self.listeners = listeners;
@@ -97,6 +103,7 @@ impl Engine {
                     peer: false,
                     spares: super::spare::Spares::default(),
                     sequencer: None,
+                    taps: Vec::new(),
                     redirects: false,
                     wanted_ms: 0,
                     tell_moved_ms: 0,
@@ -147,7 +154,7 @@ impl Engine {
         let mut by_endpoint = Vec::new();
         for &key in by_cluster.get(route.cluster).into_iter().flatten() {
             self.place_serve(key);
-            let mut target = Target { endpoint: key, writes: 0, reads: 0, spread: Vec::new() };
+            let mut target = Target { endpoint: key, writes: 0, reads: 0, samples: 0, spread: Vec::new() };
             for mirror in &route.mirrors {
                 let Some(mirrors) = by_cluster.get(mirror.cluster) else { continue };
                 let bits: Vec<u32> = mirrors.iter().filter_map(|&m| self.place_replica(key, m)).collect();
@@ -398,6 +405,7 @@ impl Engine {
                 replicas.extend(sequencer.replicas().map(|r| Arc::clone(&r.stats)));
             }
         }
+        replicas.extend(self.tap_stats());
         self.registry.publish(
             self.listeners.iter().map(|l| Arc::clone(&l.stats)).collect(),
             self.endpoints.iter().map(|(_, e)| Arc::clone(&e.stats)).collect(),

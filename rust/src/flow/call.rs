@@ -90,6 +90,13 @@ pub enum Call {
         /// Which of the page's keys.
         at: usize,
     },
+    /// A command, or a transaction, of a sample.
+    Sampled {
+        /// Replies still to come.
+        left: u32,
+        /// One of them was an error.
+        failed: bool,
+    },
     /// An effect at a replica.
     Effect {
         /// Its position in the log.

@@ -67,6 +67,7 @@ impl Engine {
                 self.replica_ready(primary, bit, &identity);
             }
             Role::Private { .. } | Role::Spare => {}
+            Role::Tap { tap } => self.tap_ready(tap),
             Role::Beat => {
                 if let Some(group) = self.group.as_mut() {
                     for peer in group.peers.iter_mut().filter(|p| p.beat == key) {
@@ -125,6 +126,7 @@ impl Engine {
                 self.lose_calls(of, calls, written, reason);
             }
             Role::Beat => {}
+            Role::Tap { tap } => self.tap_lost(tap, &calls, reason),
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
             Role::Spare => return self.spare_lost(key),
             Role::Private { session } => {

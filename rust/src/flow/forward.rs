@@ -114,6 +114,9 @@ impl Engine {
         let request = &incoming.request;
         let writes = command.is_none_or(Command::is_write);
         let attempts = ticket.attempt().is_some();
+        if place.samples != 0 {
+            self.sample(&ticket, command, request, place);
+        }
         let mut rule = Rule::Never;
         let mut rewritten = false;
         let mut entry = None;

@@ -74,6 +74,7 @@ mod replicate;
 mod replies;
 mod resend;
 mod resync;
+mod sample;
 mod scan;
 mod sequencer;
 mod session;
@@ -207,6 +208,8 @@ struct Endpoint {
     peer: bool,
     spares: spare::Spares,
     sequencer: Option<Box<Sequencer>>,
+    /// Who gets samples of its commands: the sample's number in the plan, and a tap for each endpoint of its cluster.
+    taps: Vec<(u32, Vec<usize>)>,
     /// A command that it answers with `MOVED` or `ASK` is sent where that says.
     redirects: bool,
     /// A redirection led here: until then it stays, though the plan may not have it (milliseconds).
@@ -236,6 +239,8 @@ struct Target {
     writes: u32,
     /// Those of them that get its reads too.
     reads: u32,
+    /// The samples that its commands are drawn for.
+    samples: u32,
     /// Mirror clusters with several endpoints: index of the cluster, and the bit of each of its endpoints.
     spread: Vec<(usize, Vec<u32>)>,
 }
@@ -268,6 +273,7 @@ pub struct Engine {
     sessions: Slab<Session>,
     endpoints: Slab<Endpoint>,
     upstreams: Slab<Upstream>,
+    taps: Slab<sample::Tap>,
     registry: Arc<Registry>,
     intents: Vec<Intent>,
     dirty_sessions: Vec<SessionId>,
@@ -327,6 +333,7 @@ impl Engine {
             sessions: Slab::new(),
             endpoints: Slab::new(),
             upstreams: Slab::new(),
+            taps: Slab::new(),
             registry,
             intents: Vec::new(),
             dirty_sessions: Vec::new(),

@@ -30,6 +30,8 @@ pub(super) struct Place {
     pub marks: u32,
     /// Replicas that get it if it reads.
     pub reads: u32,
+    /// The samples that it is drawn for.
+    pub samples: u32,
     /// Its keys, where they had to be looked at.
     pub keys: SmallVec<[Placed; 4]>,
     /// Its keys do not all have the same replicas.
@@ -65,6 +67,7 @@ pub(super) struct Server {
     pub endpoint: usize,
     pub writes: u32,
     pub reads: u32,
+    pub samples: u32,
     pub called: Called,
 }
 
@@ -154,6 +157,7 @@ impl Engine {
                         writes,
                         marks: 0,
                         reads,
+                        samples: target.samples,
                         keys,
                         mixed: false,
                     });
@@ -162,6 +166,7 @@ impl Engine {
                     place.mixed |= place.writes != writes;
                     place.writes |= writes;
                     place.reads &= reads;
+                    place.samples &= target.samples;
                     place.keys.push(placed);
                 }
                 Some(place) => {
@@ -249,12 +254,10 @@ impl Engine {
         let names_keys = matches!(command.name, "keys" | "scan" | "randomkey");
         match self.servers_behind(listener, command)?.as_slice() {
             [only] if !names_keys || only.called == Called::AsTheyAre => Ok(Place {
-                endpoint: only.endpoint,
                 writes: only.writes,
-                marks: 0,
                 reads: only.reads,
-                keys: SmallVec::new(),
-                mixed: false,
+                samples: only.samples,
+                ..Place::at(only.endpoint)
             }),
             _ => Err(Elsewhere::Everywhere),
         }
@@ -286,12 +289,13 @@ impl Engine {
                     s.endpoint == target.endpoint || (here.is_some() && address(s.endpoint) == here)
                 });
                 let Some(server) = found else {
-                    let Target { endpoint, writes, reads, .. } = *target;
-                    servers.push(Server { endpoint, writes, reads, called });
+                    let Target { endpoint, writes, reads, samples, .. } = *target;
+                    servers.push(Server { endpoint, writes, reads, samples, called });
                     continue;
                 };
                 server.writes |= target.writes;
                 server.reads &= target.reads;
+                server.samples &= target.samples;
                 if server.called != called {
                     server.called = Called::InSeveralWays;
                 }
@@ -353,7 +357,7 @@ pub(super) fn only_reads(command: &Command) -> bool {
 impl Place {
     /// One endpoint, and no replica of it.
     pub(super) fn at(endpoint: usize) -> Self {
-        Self { endpoint, writes: 0, marks: 0, reads: 0, keys: SmallVec::new(), mixed: false }
+        Self { endpoint, writes: 0, marks: 0, reads: 0, samples: 0, keys: SmallVec::new(), mixed: false }
     }
 
     /// The command with its prefixes cut off; `None` when nothing is cut off.
@@ -373,7 +377,7 @@ impl Place {
 
 impl Target {
     fn place(&self) -> Place {
-        Place { writes: self.writes, reads: self.reads, ..Place::at(self.endpoint) }
+        Place { writes: self.writes, reads: self.reads, samples: self.samples, ..Place::at(self.endpoint) }
     }
 }
 

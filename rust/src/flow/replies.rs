@@ -137,7 +137,7 @@ impl Engine {
             self.tell_held(id);
         }
         match self.upstreams[key].calls.front_mut() {
-            Some(Call::Effect { left, .. }) if *left > 1 => {
+            Some(Call::Effect { left, .. } | Call::Sampled { left, .. }) if *left > 1 => {
                 *left -= 1;
                 return;
             }
@@ -179,6 +179,7 @@ impl Engine {
             }
             // Whether it is the primary's is not known, so its keys are copied.
             Some(Call::Effect { position, failed, .. }) => self.acknowledged(key, position, failed, b""),
+            Some(Call::Sampled { .. }) => {}
             _ => self.protocol_error(key, "it sent a long reply to what has a short one"),
         }
     }
@@ -297,6 +298,7 @@ impl Engine {
                     );
                 }
             }
+            Some(Call::Sampled { .. }) => self.sampled(key, reply),
             Some(Call::Effect { left, failed, .. }) => {
                 *left -= 1;
                 *failed |= holds_error(reply);
@@ -455,10 +457,10 @@ impl Engine {
             self.settle(ticket, |out| out.extend_from_slice(bytes));
         }
         self.wake_waiters(key);
-        if let Role::Replica { primary, .. } = role
-            && accepted
-        {
-            self.touch_sequencer(primary);
+        match role {
+            Role::Replica { primary, .. } if accepted => self.touch_sequencer(primary),
+            Role::Tap { tap } => self.pour_waiting(tap),
+            _ => {}
         }
     }
 
@@ -531,6 +533,6 @@ impl Engine {
 }
 
 /// Whether a reply is an error, or (the reply to EXEC) holds one.
-fn holds_error(reply: Reply<'_>) -> bool {
+pub(super) fn holds_error(reply: Reply<'_>) -> bool {
     reply.is_error() || (reply.bytes().first() == Some(&b'*') && reply.elements().any(Reply::is_error))
 }

@@ -99,6 +99,8 @@ pub struct Queued {
     pub keyed: Option<u32>,
     /// The replicas that may lack what it writes, although it does not go to them from here.
     pub marks: u32,
+    /// The samples that each of its commands with keys may be of.
+    pub samples: Option<u32>,
     /// It has a SELECT.
     pub selects: bool,
     /// The frames of those that the proxy executes itself; what is in `bytes` only stands in for them.

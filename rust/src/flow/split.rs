@@ -30,6 +30,7 @@ struct Share {
     endpoint: usize,
     writes: u32,
     reads: u32,
+    samples: u32,
     frame: Vec<u8>,
     part: Part,
 }
@@ -39,6 +40,7 @@ struct Group {
     endpoint: usize,
     writes: u32,
     reads: u32,
+    samples: u32,
     /// Each key's argument, and how much of it is cut off.
     keys: Vec<(usize, usize)>,
     /// The place of each among all keys.
@@ -139,18 +141,19 @@ impl Engine {
                 .place_key(slot, Some(command), request.arg(index), reads)
                 .map_err(|e| Refusal::NoRoute(self.why_not(slot, request, &e)))?;
             let (endpoint, writes, reads) = (found.target.endpoint, found.writes, found.reads);
-            let at = *ways.entry((endpoint, writes, reads, found.slot)).or_insert_with(|| {
-                groups.push(Group { endpoint, writes, reads, keys: Vec::new(), places: Vec::new() });
+            let samples = found.target.samples;
+            let at = *ways.entry((endpoint, writes, reads, samples, found.slot)).or_insert_with(|| {
+                groups.push(Group { endpoint, writes, reads, samples, keys: Vec::new(), places: Vec::new() });
                 groups.len() - 1
             });
             groups[at].keys.push((index, found.strip));
             groups[at].places.push(place);
         }
         let share = |group: Group| {
-            let Group { endpoint, writes, reads, keys, places } = group;
+            let Group { endpoint, writes, reads, samples, keys, places } = group;
             let places = if join == Join::Elements { places } else { Vec::new() };
             let part = Part { endpoint, places, naming: None, reply: None };
-            Share { endpoint, writes, reads, frame: frame_of(request, &keys, values), part }
+            Share { endpoint, writes, reads, samples, frame: frame_of(request, &keys, values), part }
         };
         Ok(groups.into_iter().map(share).collect())
     }
@@ -266,8 +269,10 @@ impl Engine {
         }
         let ticket = self.accept(slot);
         let session = ticket.session();
-        let (parts, sent): (Vec<Part>, Vec<_>) =
-            shares.into_iter().map(|s| (s.part, (s.endpoint, s.writes, s.reads, s.frame))).unzip();
+        let (parts, sent): (Vec<Part>, Vec<_>) = shares
+            .into_iter()
+            .map(|s| (s.part, (s.endpoint, [s.writes, s.reads, s.samples], s.frame)))
+            .unzip();
         let merge = self.merges.insert(Merge {
             ticket: Some(ticket),
             started_us: self.now.us,
@@ -278,12 +283,12 @@ impl Engine {
             held: 0,
             overflowed: false,
         });
-        for (index, ((endpoint, writes, reads, frame), (key, simple))) in
+        for (index, ((endpoint, [writes, reads, samples], frame), (key, simple))) in
             sent.into_iter().zip(ways).enumerate()
         {
             scanner.scan(&frame, ANY);
             let incoming = Incoming { request: scanner.request(&frame), owner: None };
-            let place = Place { endpoint, writes, marks: 0, reads, keys: SmallVec::new(), mixed: false };
+            let place = Place { writes, reads, samples, ..Place::at(endpoint) };
             let ticket = Ticket::part_of(session, PartId { merge, index });
             self.send(ticket, Some(command), &incoming, &place, key, simple);
         }
@@ -338,7 +343,7 @@ impl Engine {
 }
 
 fn share_of(server: &Server, frame: Vec<u8>, naming: Option<Naming>) -> Share {
-    let Server { endpoint, writes, reads, .. } = *server;
+    let Server { endpoint, writes, reads, samples, .. } = *server;
     let part = Part { endpoint, places: Vec::new(), naming, reply: None };
-    Share { endpoint, writes, reads, frame, part }
+    Share { endpoint, writes, reads, samples, frame, part }
 }

@@ -332,6 +332,7 @@ impl Engine {
             peer: false,
             spares: super::spare::Spares::default(),
             sequencer: None,
+            taps: Vec::new(),
             redirects: true,
             wanted_ms: self.now.ms + VISIT_MS,
             tell_moved_ms: 0,

@@ -172,10 +172,12 @@ impl Engine {
         }
         if !keyed && command.is_some_and(|c| c.is_write() && !c.flags.contains(Flags::PUBSUB)) {
             queued.unkeyed |= place.writes;
+            queued.samples = Some(queued.samples.unwrap_or(place.samples) & place.samples);
         }
         if keyed {
             queued.writes |= place.writes;
             queued.keyed = Some(place.writes);
+            queued.samples = Some(queued.samples.unwrap_or(place.samples) & place.samples);
         }
         queued.selects |= command.is_some_and(|c| c.name == "select");
         queued.bytes.extend_from_slice(frame.as_deref().unwrap_or(request.frame));
@@ -390,6 +392,9 @@ impl Engine {
             self.mark_keys(endpoint, queued.marks, super::keys::keys_of(&bytes, db).as_deref());
         }
         let ticket = self.issue(slot);
+        if queued.samples.is_some_and(|samples| samples != 0) && !self.upstreams[key].is_private() {
+            self.sample_transaction(&ticket, endpoint, queued, &items, &bytes);
+        }
         let kept = self.is_rescued(key);
         let unsure = any && self.mind_expiries(key, &mut items, &bytes, queued.selects);
         let session = &mut self.sessions[slot];

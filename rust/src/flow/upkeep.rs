@@ -103,7 +103,7 @@ impl Engine {
                 let silent = now.ms.saturating_sub(upstream.waiting_since) * 1_000 > op_timeout_us;
                 let stalled = silent && !upstream.calls.is_empty();
                 let wake = !upstream.waiters.is_empty() && upstream.has_room();
-                if stalled && matches!(upstream.role, Role::Replica { .. }) {
+                if stalled && matches!(upstream.role, Role::Replica { .. } | Role::Tap { .. }) {
                     return self.break_upstream(key, "it did not acknowledge an effect within op_timeout");
                 }
                 let beatless = now.ms.saturating_sub(upstream.waiting_since) > silence_ms;
@@ -151,7 +151,7 @@ impl Engine {
         };
         self.greeting(match upstream.role {
             Role::Beat => Purpose::Beat,
-            Role::Replica { .. } => Purpose::Stream,
+            Role::Replica { .. } | Role::Tap { .. } => Purpose::Stream,
             Role::Private { session } => {
                 let session = self.sessions.get(session.slot as usize).filter(|s| s.id == session);
                 Purpose::Call(session.map(|s| s.consistency).unwrap_or_default())

@@ -42,6 +42,11 @@ pub enum Role {
         /// The replica's number in it.
         bit: u32,
     },
+    /// Commands that are a sample of others: see [`super::sample`].
+    Tap {
+        /// Which.
+        tap: usize,
+    },
     /// Beats, and questions of the control plane, to another member of the group.
     Beat,
     /// What a shared connection must not carry, of one client: see [`super::private`].
@@ -211,7 +216,7 @@ impl Upstream {
     /// The endpoint whose log its effects are in.
     pub fn primary(&self) -> usize {
         match self.role {
-            Role::Serve | Role::Beat | Role::Private { .. } | Role::Spare => self.endpoint,
+            Role::Serve | Role::Beat | Role::Private { .. } | Role::Spare | Role::Tap { .. } => self.endpoint,
             Role::Replica { primary, .. } => primary,
         }
     }
@@ -271,7 +276,7 @@ impl Upstream {
             let asked = match self.role {
                 Role::Beat => Asked::Nothing,
                 Role::Serve | Role::Private { .. } | Role::Spare => Asked::Connection,
-                Role::Replica { .. } => Asked::Server,
+                Role::Replica { .. } | Role::Tap { .. } => Asked::Server,
             };
             Handshake::with_member(asked, predecessor, &mut bytes)
         };

@@ -17,6 +17,8 @@ use super::spec::{
 
 /// Offsets within a command are 32 bits wide.
 const MAX_REQUEST: usize = 1 << 30;
+/// Routes name samples by the bits of a word.
+const MAX_SAMPLES: usize = 32;
 
 /// The plan cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// In the order of the configuration; routes name them by index.
     pub clusters: Vec<Cluster>,
+    /// All ways in which a part of a route's commands is given away; routes name them by bit.
+    pub samples: Vec<Sample>,
     /// The name of this sidecar's machine.
     pub host: String,
     /// Where dirty maps are kept; `None`: in memory.
@@ -90,8 +94,8 @@ pub struct Route {
     pub cluster: usize,
     /// Who gets its writes.
     pub mirrors: Vec<Mirror>,
-    /// Who gets a part of its commands.
-    pub samples: Vec<Sample>,
+    /// Who gets a part of its commands: bits of [`Plan::samples`].
+    pub samples: u32,
 }
 
 /// A receiver of a route's writes.
@@ -164,6 +168,7 @@ impl Plan {
                 .ok_or_else(|| PlanError::Wrong(format!("{place} names the unknown cluster {name}")))
         };
         let mut listeners: Vec<Listener> = Vec::new();
+        let mut samples = Vec::new();
         for listener in &spec.listeners {
             if listeners.iter().any(|l| l.name == listener.name) {
                 return wrong(format!("two listeners are named {}", listener.name));
@@ -171,7 +176,9 @@ impl Plan {
             let mut routes = Vec::new();
             for route in &listener.routes {
                 let place = format!("route \"{}\" of listener {}", route.prefix, listener.name);
-                routes.push(compile_route(route, listener.case_insensitive, |name| find(name, &place))?);
+                routes.push(compile_route(route, listener.case_insensitive, &mut samples, |name| {
+                    find(name, &place)
+                })?);
             }
             let routes = RouteTable::new(routes, listener.case_insensitive)
                 .map_err(|e| PlanError::Wrong(format!("listener {}: {e}", listener.name)))?;
@@ -220,6 +227,7 @@ impl Plan {
             limits: spec.limits,
             listeners,
             clusters,
+            samples,
             host: spec.host,
             state_dir: spec.state_dir,
             group,
@@ -263,23 +271,35 @@ fn compile_cluster(c: ClusterSpec) -> Result<Cluster, PlanError> {
 fn compile_route(
     route: &RouteSpec,
     any_case: bool,
+    samples: &mut Vec<Sample>,
     find: impl Fn(&str) -> Result<usize, PlanError>,
 ) -> Result<Route, PlanError> {
     let cluster = find(&route.cluster)?;
     let mut mirrors: Vec<Mirror> = Vec::new();
-    let mut samples: Vec<Sample> = Vec::new();
+    let mut given: Vec<usize> = vec![cluster];
+    let mut sampled = 0;
     for mirror in &route.mirrors {
         let target = find(&mirror.cluster)?;
-        let given = mirrors.iter().map(|m| m.cluster).chain(samples.iter().map(|s| s.cluster));
-        if target == cluster || given.into_iter().any(|m| m == target) {
+        if given.contains(&target) {
             return Err(PlanError::Wrong(format!(
                 "route \"{}\" sends cluster {} the same writes twice",
                 route.prefix, mirror.cluster
             )));
         }
         let reads = mirror.reads == ReadsSpec::Include;
+        given.push(target);
         if mirror.fraction < MILLION {
-            samples.push(Sample { cluster: target, reads, fraction: mirror.fraction });
+            let sample = Sample { cluster: target, reads, fraction: mirror.fraction };
+            let bit = samples.iter().position(|s| *s == sample).unwrap_or_else(|| {
+                samples.push(sample);
+                samples.len() - 1
+            });
+            if bit >= MAX_SAMPLES {
+                return Err(PlanError::Wrong(format!(
+                    "more than {MAX_SAMPLES} mirrors get a part of the commands"
+                )));
+            }
+            sampled |= 1 << bit;
         } else {
             mirrors.push(Mirror { cluster: target, reads });
         }
@@ -288,5 +308,5 @@ fn compile_route(
     if any_case {
         prefix.make_ascii_lowercase();
     }
-    Ok(Route { prefix, remove_prefix: route.remove_prefix, cluster, mirrors, samples })
+    Ok(Route { prefix, remove_prefix: route.remove_prefix, cluster, mirrors, samples: sampled })
 }

@@ -77,7 +77,7 @@ mod tests {
             remove_prefix: false,
             cluster: 0,
             mirrors: Vec::new(),
-            samples: Vec::new(),
+            samples: 0,
         };
         RouteTable::new(prefixes.iter().map(route).collect(), any_case)
     }
