@@ -275,6 +275,9 @@ class ReplicaStats:
     or ran last: empty, ``log``, ``buckets`` or ``full``, the last two perhaps with ``, add-only``. ``resync_done`` of
     ``resync_total`` (an estimate) are the keys that it looked at; ``resync_limit`` the copies it may have in flight.
     ``sole`` says whether this sidecar is the mirror's only writer: ``yes``, ``no``, or empty while not known.
+
+    The state of a mirror that gets a part of the commands is ``sampled``: ``lost_total`` are those that were not sent
+    because it was away or busy, and most other numbers stay 0.
     """
 
     primary: str = ""
@@ -310,6 +313,11 @@ class ReplicaStats:
     def in_sync(self) -> bool:
         """Whether it is equal to its primary, but for what is on the way."""
         return self.state == "in_sync"
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is to be equal; one that gets a part of the commands is not."""
+        return self.state != "sampled"
 
 
 @dataclass(frozen=True, slots=True)

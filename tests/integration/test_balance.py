@@ -83,6 +83,26 @@ def test_long_replies_keep_their_order(redis_server: RedisFactory, sidecar: Side
     assert replies == [large, small] * 10 or replies == [small, large] * 10
 
 
+def test_who_is_slow_delays_but_does_not_disorder(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
+    servers = [redis_server(), redis_server()]
+    for n, each in enumerate(servers):
+        each.client().set("name", n)
+    proxy = sidecar(several(servers, balance="round_robin"))
+    ready(proxy, servers)
+    with proxy.conn() as conn:
+        first = int(conn.command("GET", "name").split(b"\r\n")[1])
+        servers[first].pause()
+        try:
+            before = calls(servers[1 - first], "get")
+            for _ in range(10):
+                conn.send_command("GET", "name")
+            wait.until(lambda: calls(servers[1 - first], "get") == before + 5, "those of the other server")
+        finally:
+            servers[first].resume()
+        said = [int(conn.reply().split(b"\r\n")[1]) for _ in range(10)]
+    assert said == [1 - first, first] * 5
+
+
 def test_a_transaction_is_at_one_server(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
     servers = [redis_server(), redis_server()]
     proxy = sidecar(several(servers, balance="round_robin"))

@@ -203,7 +203,7 @@ def _host_keys(snapshot: Snapshot, endpoint: EndpointStats) -> dict[str, int | s
 
 def _is_mirrored(snapshot: Snapshot, endpoint: EndpointStats) -> bool:
     name = f"{endpoint.cluster}/{endpoint.id}"
-    return any(name in (replica.primary, replica.mirror) for replica in snapshot.stats.replicas)
+    return any(each.is_copy and name in (each.primary, each.mirror) for each in snapshot.stats.replicas)
 
 
 def _flags(endpoint: EndpointStats, health: EndpointHealth) -> str:

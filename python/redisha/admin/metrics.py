@@ -60,7 +60,8 @@ def _samples(snapshot: Snapshot) -> Iterator[tuple[str, Value]]:
     for replica in stats.replicas:
         prefix = f"replica.{_flat(replica.primary)}.{_flat(replica.mirror)}"
         yield from ((f"{prefix}.{name}", value) for name, value in numbers(replica))
-        yield f"{prefix}.in_sync", int(replica.in_sync)
+        if replica.is_copy:
+            yield f"{prefix}.in_sync", int(replica.in_sync)
     for (primary, mirror), scrub in snapshot.scrubs.items():
         prefix = f"replica.{_flat(primary)}.{_flat(mirror)}"
         yield from ((f"{prefix}.{name}", value) for name, value in _scrubbed(scrub))

@@ -108,7 +108,7 @@ def _replica_row(snapshot: Snapshot, replica: ReplicaStats) -> tuple[str, ...]:
     return (
         f"<code>{escape(replica.primary)}</code>",
         f"<code>{escape(replica.mirror)}</code>",
-        _mark(replica.state, good=replica.in_sync)
+        _mark(replica.state, good=replica.in_sync or not replica.is_copy)
         + (f" {escape(replica.reason)}" if replica.reason else "")
         + (f"<ul>{notes}</ul>" if notes else ""),
         f"{escape(replica.resync)} {_bar(progress)}" if progress is not None else "",

@@ -92,6 +92,8 @@ def progress(replica: ReplicaStats) -> dict[str, Any] | None:
 
 def warnings(snapshot: Snapshot, replica: ReplicaStats) -> Iterator[str]:
     """What may make the two differ again."""
+    if not replica.is_copy:
+        return
     for key, health in snapshot.health.items():
         if (
             str(key) in (replica.primary, replica.mirror)

@@ -29,7 +29,7 @@ Examples:
 
 \b
 Exit codes:
-  0    every mirror is in_sync, and so is every member of the group, which has a leader
+  0    every mirror is in_sync (or sampled: no copy), and so is every member of the group, which has a leader
   1    some is not, or nobody leads
   2    the command line is wrong
   69   no sidecar answers there
@@ -56,7 +56,8 @@ def status(admin: str | None, file: Path | None, as_json: bool, watch: bool) -> 
     client = connect(admin, file)
     while True:
         found = look(client)
-        code = 0 if members.well(found["group"]) and all(each["state"] == "in_sync" for each in mirrors(found)) else 1
+        well = all(each["state"] in ("in_sync", "sampled") for each in mirrors(found))
+        code = 0 if members.well(found["group"]) and well else 1
         if as_json:
             click.echo(json.dumps(found, indent=None if watch else 1))
         else:
@@ -199,7 +200,8 @@ def _replica(replica: dict[str, Any], now: float) -> Iterator[str]:
     yield f"mirror    {replica['primary']} -> {replica['mirror']}  {coloured_state(replica['state'])}{kind}{reason}"
     if replica["progress"] is not None:
         yield f"          {bar(replica['progress'])}"
-    yield f"          {', '.join(_backlog(replica))}"
+    backlog = _backlog(replica) if replica["state"] != "sampled" else _part(replica)
+    yield f"          {', '.join(backlog)}"
     if replica["healed"]:
         yield f"          last healed: {replica['healed']}"
     if (scrub := replica["scrub"]) is not None and (said := _scrub(scrub, now)):
@@ -218,6 +220,15 @@ def _backlog(replica: dict[str, Any]) -> Iterator[str]:
     ):
         if replica[field] and (replica["state"] != "in_sync" or field != "dirty_buckets"):
             yield f"{replica[field]:,} {text}"
+
+
+def _part(replica: dict[str, Any]) -> Iterator[str]:
+    """What there is to say of a mirror that gets a part of the commands."""
+    yield f"a part of the commands: {replica['sent_total']:,} sent"
+    if replica["lost_total"]:
+        yield f"{replica['lost_total']:,} dropped"
+    if replica["error_total"]:
+        yield f"{replica['error_total']:,} answered with an error"
 
 
 def _scrub(scrub: dict[str, Any], now: float) -> str:

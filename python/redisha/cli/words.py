@@ -13,6 +13,7 @@ GOOD, BUSY, BAD = "green", "yellow", "red"
 
 _COLOURS = {
     "in_sync": GOOD,
+    "sampled": GOOD,
     "ready": GOOD,
     "healthy": GOOD,
     "done": GOOD,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A part is a client's command like any other, with its own entry in its sequencer's log; only its ticket says that the
-//! reply belongs to a [`Merge`]. A session has one path at a time, so nothing else of it is in flight meanwhile.
+//! reply belongs to a [`Merge`]. Nothing else of the session is in flight meanwhile.
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
