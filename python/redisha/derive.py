@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redisha.admin import ServerState
-from redisha.config.model import Config, Listener, Route, Section
+from redisha.config.balancing import WITHOUT_HASH
+from redisha.config.model import Cluster, Config, Listener, Route, Section
 from redisha.config.scalars import Tcp, parse_endpoint
 from redisha.config.secret import Secret
 from redisha.core import EndpointStats
@@ -64,9 +65,14 @@ def checks(config: Config, plan: Plan) -> dict[EndpointKey, Checks]:
                 interval=health.interval / 1000,
                 timeout=health.timeout / 1000,
                 thresholds=Thresholds(health.healthy_threshold, health.unhealthy_threshold),
-                may_be_replica=config.clusters[cluster.name].type == "redis_cluster",
+                may_be_replica=_may_have_replicas(config.clusters[cluster.name]),
             )
     return found
+
+
+def _may_have_replicas(cluster: Cluster) -> bool:
+    """Whether an endpoint may follow another Redis: in a Redis Cluster, and where any copy of the data will do."""
+    return cluster.type == "redis_cluster" or cluster.balance in WITHOUT_HASH
 
 
 def primary_clusters(config: Config) -> tuple[str, ...]:

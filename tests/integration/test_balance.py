@@ -200,6 +200,67 @@ def test_who_is_down_is_left_out(redis_server: RedisFactory, sidecar: SidecarFac
             client.set("key", 1)
 
 
+def test_replies_are_in_order_while_a_server_dies(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
+    servers = [redis_server() for _ in range(3)]
+    for each in servers:
+        each.client().mset({f"key:{n}": f"value:{n}" for n in range(MANY)})
+    proxy = sidecar(several(servers, balance="random"))
+    ready(proxy, servers)
+    faults = 0
+    for at, server in ((100, servers[1]), (MANY // 2, servers[2])):
+        with proxy.conn(timeout=20) as conn:
+            for n in range(MANY):
+                conn.send_command("GET", f"key:{n}")
+                if n == at:
+                    server.pause()
+                if n == at + 100:
+                    server.kill()
+            for n, reply in enumerate(conn.replies(MANY)):
+                if reply.startswith(b"-"):
+                    assert reply.startswith((b"-INDOUBT", b"-UNAVAILABLE")), reply
+                    faults += 1
+                else:
+                    assert reply.split(b"\r\n")[1] == f"value:{n}".encode()
+    # What was on its way to those that died, and no more.
+    assert faults < MANY
+
+
+def test_what_is_tracked_stays(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
+    servers = [redis_server(), redis_server()]
+    proxy = sidecar(several(servers, balance="round_robin"))
+    ready(proxy, servers)
+    with proxy.conn() as conn:
+        assert conn.command("HELLO", "3").startswith(b"%")
+        assert conn.command("CLIENT", "TRACKING", "ON") == b"+OK\r\n"
+        for _ in range(10):
+            assert conn.command("GET", "key") == b"_\r\n"
+        counts = [calls(each, "get") for each in servers]
+        assert sorted(counts) == [0, 10]
+        servers[counts.index(10)].client().set("key", 1)
+        assert b"invalidate" in conn.reply()
+
+
+def test_replicas_share_the_reads(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
+    primary, copies = redis_server(), [redis_server(), redis_server()]
+    primary.client().mset({f"key:{n}": n for n in range(MANY)})
+    for each in copies:
+        each.client().replicaof("127.0.0.1", str(primary.port))
+    wait.until(lambda: all(each.client().dbsize() == MANY for each in copies), "the copies", timeout=30)
+    config = several(copies, balance="round_robin")
+    proxy = sidecar(config)
+    ready(proxy, copies)
+    with proxy.client() as client:
+        assert [client.get(f"key:{n}") for n in range(MANY)] == [str(n).encode() for n in range(MANY)]
+        assert client.mget("key:1", "key:2") == [b"1", b"2"]
+        with pytest.raises(redis.ReadOnlyError):
+            client.set("key", 1)
+    assert [calls(each, "get") for each in copies] == [MANY // 2] * 2
+    # Where keys have a home, a replica is no home for them.
+    config["clusters"]["redis-001"]["balance"] = "maglev"
+    proxy.reload(config)
+    ready(proxy, [])
+
+
 def test_a_ring_of_hashes(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
     servers = [redis_server(), redis_server()]
     proxy = sidecar(several(servers, balance="ring_hash", minimum_ring_size=2048))

@@ -17,7 +17,7 @@ _OF_POLICIES = {
 
 _RING = {"minimum_ring_size": 1024, "maximum_ring_size": 8 * 1024**2}
 
-_HINT = "write balance: maglev, so that a key stays at its server"
+_HINT = "write balance: maglev, in Envoy's files lb_policy: MAGLEV, so that a key stays at its server"
 
 
 def check(root: Item, report: Report) -> None:

@@ -83,6 +83,7 @@ impl Engine {
             password: cluster.password.clone(),
             read_only: cluster.ring.slots().is_some_and(Slots::reads_replicas),
             redirects: cluster.redirects,
+            any_copy: cluster.ring.scatter().is_some(),
         };
         let mut keys = Vec::with_capacity(cluster.endpoints.len());
         for spec in &cluster.endpoints {
@@ -119,7 +120,8 @@ impl Engine {
             endpoint.op_timeout_us = cluster.op_timeout.as_micros() as u64;
             endpoint.redirects = cluster.redirects;
             let moved = endpoint.address != spec.address;
-            let changed = endpoint.credentials.read_only != credentials.read_only;
+            let policies = |c: &Credentials| (c.read_only, c.any_copy);
+            let changed = policies(&endpoint.credentials) != policies(&credentials);
             endpoint.address.clone_from(&spec.address);
             endpoint.credentials = credentials.clone();
             let label = &endpoint.stats.label;
@@ -128,8 +130,11 @@ impl Engine {
             let address = spec.address.as_ref().map(ToString::to_string).unwrap_or_default();
             label.set("address", address.as_str());
             if moved || changed {
-                let why =
-                    if moved { format!("its address is now {address}") } else { "read_policy".to_owned() };
+                let why = if moved {
+                    format!("its address is now {address}")
+                } else {
+                    "read_policy or balance".to_owned()
+                };
                 for upstream in self.upstreams_of(key) {
                     self.break_upstream(upstream, &why);
                 }

@@ -119,6 +119,8 @@ pub struct Handshake {
     keyspace: Vec<(u16, u64)>,
     /// A replica will do, if it is one of a Redis Cluster.
     may_be_replica: bool,
+    /// Any replica will do.
+    any_copy: bool,
     /// The second round of commands has been sent.
     second: bool,
     /// What was learnt.
@@ -147,6 +149,8 @@ pub struct Credentials {
     pub read_only: bool,
     /// It may be a replica of a Redis Cluster: it redirects, or is read from.
     pub redirects: bool,
+    /// It may be any replica: its cluster's servers are copies of the same data.
+    pub any_copy: bool,
 }
 
 impl Handshake {
@@ -160,6 +164,7 @@ impl Handshake {
     ) -> Self {
         let mut handshake = Self::expecting(VecDeque::new(), predecessor);
         handshake.may_be_replica = credentials.redirects;
+        handshake.any_copy = credentials.any_copy;
         let mut send = |step, args: &[&str]| {
             encode::command(out, args);
             handshake.awaited.push_back(step);
@@ -224,6 +229,7 @@ impl Handshake {
             databases: 1,
             keyspace: Vec::new(),
             may_be_replica: false,
+            any_copy: false,
             second: false,
             identity: Identity { max_bulk: u64::MAX, expires: true, ..Identity::default() },
         }
@@ -291,7 +297,9 @@ impl Handshake {
                 return Progress::Refused(format!("it is loading its data set ({done} % done)"));
             }
             Step::Persistence => self.identity.aof = field(&text, "aof_enabled") != Some("0"),
-            Step::Replication if field(&text, "role") == Some("slave") && !self.may_be_replica => {
+            Step::Replication
+                if field(&text, "role") == Some("slave") && !self.may_be_replica && !self.any_copy =>
+            {
                 return Progress::Refused(
                     "it is a replica (REPLICAOF); a standalone Redis is needed".to_owned(),
                 );

@@ -73,7 +73,7 @@ impl Engine {
 
     /// The random number of a session's command: always the same one.
     pub(super) fn draw(&self, session: SessionId, number: u64) -> u64 {
-        mix(self.luck ^ mix(u64::from(session.generation.get()) << 32 ^ number))
+        draw(self.luck, session, number)
     }
 
     /// Commands in flight on the connections of an endpoint that all share.
@@ -83,9 +83,37 @@ impl Engine {
     }
 }
 
+fn draw(luck: u64, session: SessionId, number: u64) -> u64 {
+    mix(luck ^ mix((u64::from(session.generation.get()) << 32) ^ number))
+}
+
 /// Commands without keys that any server of a scattered cluster may answer.
 pub(super) fn is_for_any(command: &Command) -> bool {
     let name = command.name;
     ["eval", "fcall", "client|"].iter().any(|head| name.starts_with(head))
         || matches!(name, "script|exists" | "function|list" | "function|dump" | "function|stats")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn draws_are_even_and_stay() {
+        let session = |n| SessionId { slot: 0, generation: NonZeroU32::MIN.saturating_add(n) };
+        let drawn = |luck| -> Vec<u64> {
+            (0..100).flat_map(|s| (0..100).map(move |n| draw(luck, session(s), n) % 10)).collect()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        for luck in 0..20 {
+            for part in 0..10 {
+                let count = drawn(luck).iter().filter(|d| **d == part).count();
+                // (Six standard deviations are 180.)
+                assert!((820..=1_180).contains(&count), "{count} of 10000 are {part}");
+            }
+        }
+    }
 }
