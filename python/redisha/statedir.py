@@ -317,7 +317,7 @@ class StateDir:
             if choice != self._choice:
                 log.warning("the state directory changes with the next start; it stays %s", self)
             return
-        mirrored = any(route.copies for listener in config.listeners for route in listener.routes)
+        mirrored = any(route.mirrors for listener in config.listeners for route in listener.routes)
         if choice.path is None and not mirrored and config.group is None:
             return
         self._claim = await acquire(choice, config, self._env)

@@ -2,10 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from conftest import RedisFactory, SidecarFactory
+from redisha.cli.status import status
 from support import configs, wait
 from support.redis_server import RedisServer
 from support.sidecar import Sidecar
@@ -129,6 +132,12 @@ def test_nothing_counts_on_it(redis_server: RedisFactory, sidecar: SidecarFactor
     assert mirror.client().execute_command("FUNCTION", "LIST") == [], "it has no marker"
     (shown,) = json.loads(proxy.get("/replicas?format=json"))["replicas"]
     assert (shown["state"], shown["scrub"]) == ("sampled", None)
+    told = CliRunner().invoke(status, ["--admin", f"127.0.0.1:{proxy.admin_port}"])
+    assert told.exit_code == 0, "a sampled mirror need not be in sync"
+    assert "redis-002/" in told.output
+    assert "  sampled" in told.output
+    assert "a part of the commands: " in told.output
+    assert ".in_sync" not in proxy.get("/stats").decode()
 
 
 def test_what_comes_while_it_is_away_is_dropped(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:
@@ -159,6 +168,26 @@ def test_nothing_is_sent_of_nothing(redis_server: RedisFactory, sidecar: Sidecar
             client.set(f"key:{n}", n)
     assert mirror.client().dbsize() == 0
     assert proxy.stats()["replicas"] == []
+
+
+def test_what_was_a_part_over_a_restart_is_no_copy(
+    redis_server: RedisFactory, sidecar: SidecarFactory, tmp_path: Path
+) -> None:
+    primary, mirror = redis_server(), redis_server()
+    whole, part = configs.mirrored(primary.address, mirror.address), sampled(primary, mirror, 50)
+    for turn, config in enumerate((whole, part, whole)):
+        proxy = sidecar(config, state_dir=tmp_path / "state")
+        state = "sampled" if config is part else "in_sync"
+        wait.until(lambda: replica(proxy)["state"] == state, "the mirror", timeout=30)  # noqa: B023
+        connected(proxy)
+        with proxy.client() as client:
+            if turn == 2:
+                # What the first run knew of the mirror is not believed.
+                assert mirror.client().get("counter") == client.get("counter") == b"200"
+            for _ in range(100):
+                client.incr("counter")
+        wait.until(lambda: replica(proxy)["lag"] == 0, "the last write")  # noqa: B023
+        proxy.stop()
 
 
 def test_a_part_becomes_the_whole(redis_server: RedisFactory, sidecar: SidecarFactory) -> None:

@@ -57,7 +57,8 @@ def summary(loaded: Loaded) -> list[str]:
         lines.append(f"admin {config.admin.bind}")
     if config.dynomite_stats is not None:
         lines.append(f"Dynomite's REST {config.dynomite_stats.bind}")
-    if config.group is not None or _mirrors(config):
+    sampled = any(route.mirrors for listener in config.listeners for route in listener.routes)
+    if config.group is not None or sampled:
         state = _state(config)
         lines.append(f"state {state.path or 'in memory'}{f' ({state.note})' if state.note and state.ok else ''}")
         lines += [f"resync {_resync(config.resync)}"] if _mirrors(config) else []
