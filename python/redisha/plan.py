@@ -189,7 +189,8 @@ class Plan:
     """What the data plane does, whole. Each plan replaces the one before.
 
     ``host`` is the machine's name, by which the data plane knows its own markers again. ``state_dir`` is the
-    folder of the dirty maps, None to keep them in memory; it stays the same from plan to plan.
+    folder of the dirty maps, None to keep them in memory; both it and ``workers``, the threads that serve clients, stay
+    the same from plan to plan.
     """
 
     generation: int
@@ -199,6 +200,7 @@ class Plan:
     listeners: tuple[PlanListener, ...]
     clusters: tuple[PlanCluster, ...]
     group: PlanGroup | None = None
+    workers: int = 1
 
     def to_json(self) -> bytes:
         """The plan as the data plane reads it. Holds passwords: never log it."""
@@ -263,6 +265,7 @@ def compile_plan(
         ),
         clusters=(*own, *peers),
         group=_group(config.group, peers) if config.group is not None else None,
+        workers=config.workers,
     )
 
 

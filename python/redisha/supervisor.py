@@ -359,6 +359,7 @@ class Supervisor:
         try:
             loaded = _expanded(load(before.source))
             _same_group(before.config, loaded.config)
+            _same_workers(before.config, loaded.config)
             self._resolver.add(derive.policies(loaded.config))
             await self._resolver.first_answers(RELOAD_RESOLVE_LIMIT)
             known = derive.watched(before.config, self._resolver.addresses())
@@ -565,3 +566,14 @@ def _same_group(before: Config, after: Config) -> None:
     if (old is None) != (new is None) or (old is not None and changed):
         text = f"a reload cannot change the group ({', '.join(changed) or 'joining or leaving one'})"
         raise ConfigError(Problem("group", None, "", text, "restart redisha: the other members go on meanwhile"))
+
+
+def _same_workers(before: Config, after: Config) -> None:
+    """The same.
+
+    Raises:
+        ConfigError: the number of workers is another one.
+    """
+    if before.workers != after.workers:
+        text = f"a reload cannot change the number of workers from {before.workers} to {after.workers}"
+        raise ConfigError(Problem("workers", None, "", text, "restart redisha, or write the old number"))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 import signal
 import subprocess
@@ -28,6 +29,9 @@ ConfigInput = str | dict[str, Any]
 RUN = ("-m", "redisha", "run")
 HOOKED = (str(Path(__file__).with_name("hooked.py")),)
 """A sidecar that panics on SIGUSR1 and whose control plane is blocked for a while by SIGUSR2."""
+
+WORKERS = os.environ.get("REDISHA_TEST_WORKERS", "")
+"""So many workers wherever a configuration does not say, so that any test can be run with several."""
 
 STATS_PATH = "/stats?format=json"
 
@@ -180,6 +184,8 @@ class Sidecar:
 
     def _write(self, config: ConfigInput) -> None:
         """Write the file as a whole: it is never seen half written."""
+        if isinstance(config, dict) and WORKERS and "workers" not in config:
+            config = config | {"workers": int(WORKERS)}
         text = config if isinstance(config, str) else yaml.safe_dump(copy.deepcopy(config), sort_keys=False)
         for name in set(_PLACEHOLDER.findall(text)):
             if name not in self.ports:

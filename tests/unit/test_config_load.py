@@ -123,7 +123,8 @@ clusters:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (SMALL + "workers: 2", "f.yaml:7: workers: more than one worker is not supported yet: 2"),
+        (SMALL + "workers: 0", "f.yaml:7: workers: must be greater than or equal to 1"),
+        (SMALL + "workers: 65", "f.yaml:7: workers: must be less than or equal to 64"),
         (SMALL + "tls: {}", "f.yaml:7: tls: this is not supported yet (TLS comes in a later version)"),
         (SMALL + "limits: {max_clients: 0}", "f.yaml:7: limits.max_clients: must be greater than or equal to 1"),
         (SMALL + "limits: {max_request: 10XB}", "f.yaml:7: limits.max_request: expected a size, found '10XB'"),

@@ -9,6 +9,7 @@ from support import configs
 from support.compare import assert_equal
 from support.redis_server import RedisServer
 from support.wire import Arg, Conn, children, encode
+from support.workers import conn_on, with_workers
 from wire.cases import CASES, MASKS, REFUSED_EVERYWHERE, REFUSED_MIRRORED, Case
 
 RUNS = [pytest.param(case, protocol, id=f"{case.name}-resp{protocol}") for case in CASES for protocol in case.protocols]
@@ -35,7 +36,7 @@ def direct(module_redis_server) -> Side:
     return Side("direct", server.conn, [server])
 
 
-@pytest.fixture(scope="module", params=["direct-again", "pass-through", "mirrored"])
+@pytest.fixture(scope="module", params=["direct-again", "pass-through", "mirrored", "mirrored-worker-1"])
 def side(request: pytest.FixtureRequest, module_redis_server) -> Iterator[Side]:
     """A second Redis (which proves that a case is deterministic), or a sidecar."""
     server = module_redis_server()
@@ -48,8 +49,13 @@ def side(request: pytest.FixtureRequest, module_redis_server) -> Iterator[Side]:
         yield Side(request.param, proxy.conn, [server])
     else:
         mirror = module_redis_server()
-        proxy = start(configs.mirrored(server.address, mirror.address))
-        yield Side(request.param, proxy.conn, [server, mirror])
+        config = configs.mirrored(server.address, mirror.address)
+        if request.param == "mirrored":
+            yield Side(request.param, start(config).conn, [server, mirror])
+            return
+        # By way of the worker that gives the writes their order, from another one.
+        proxy = start(with_workers(config, 2))
+        yield Side("mirrored", lambda: conn_on(proxy, 1, 2), [server, mirror])
 
 
 def converse(side: Side, case: Case, protocol: int, stepwise: bool) -> list[bytes]:

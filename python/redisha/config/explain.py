@@ -122,8 +122,6 @@ def _choice(loc: tuple[int | str, ...], value: object) -> tuple[str, str]:
     section = _section(loc[:-1])
     field = section.model_fields.get(name) if section is not None else None
     choices = get_args(_without_none(field.annotation)) if field is not None else ()
-    if name == "workers":
-        return f"more than one worker is not supported yet: {value}", "write workers: 1, or remove the field"
     shown = " or ".join(f"'{choice}'" if isinstance(choice, str) else str(choice) for choice in choices)
     hint = suggest(value, map(str, choices)) if isinstance(value, str) else ""
     return f"expected {shown}, found {describe(value)}", hint if hint.startswith("did") else ""

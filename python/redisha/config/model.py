@@ -121,7 +121,7 @@ class Listener(Section):
 
     later: ClassVar[Mapping[str, str]] = {
         "tls": "TLS comes in a later version",
-        "workers": "one worker serves all listeners",
+        "workers": "all workers serve all listeners: write it beside them",
     }
 
     name: Name
@@ -252,7 +252,8 @@ class Config(Section):
     """May be empty where there is a group."""
     resync: Resync = Resync()
     limits: Limits = Limits()
-    workers: Literal[1] = 1
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads that serve clients; a reload cannot change it."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::plan::{Cluster, Plan, Route, Slots};
+use crate::plan::{Address, Cluster, Plan, Route, Slots};
 use crate::stats::{EndpointStats, ListenerStats, ReplicaStats};
 
 use super::dirty::DirtyMap;
@@ -52,7 +52,7 @@ impl Engine {
                     }
                 })
                 .collect();
-            let known = self.plan.listeners.iter().position(|l| l.name == listener.name);
+            let known = self.plan.listeners.iter().position(|l| l.is(listener));
             let stats = match known.and_then(|i| self.listeners.get(i)) {
                 Some(old) => Arc::clone(&old.stats),
                 None => Arc::new(ListenerStats::default()),
@@ -87,10 +87,11 @@ impl Engine {
         };
         let mut keys = Vec::with_capacity(cluster.endpoints.len());
         for spec in &cluster.endpoints {
+            let link = spec.address.as_ref().is_some_and(Address::is_link);
             let known = self
                 .endpoints
                 .iter()
-                .find(|(_, e)| e.cluster == cluster.name && e.id == spec.id)
+                .find(|(_, e)| e.cluster == cluster.name && e.id == spec.id && e.is_link() == link)
                 .map(|(k, _)| k);
             let key = known.unwrap_or_else(|| {
                 self.endpoints.insert(Endpoint {
@@ -119,7 +120,7 @@ impl Engine {
             endpoint.connect_timeout_ms = cluster.connect_timeout.as_millis() as u64;
             endpoint.op_timeout_us = cluster.op_timeout.as_micros() as u64;
             endpoint.redirects = cluster.redirects;
-            let moved = endpoint.address != spec.address;
+            let moved = endpoint.address != spec.address && !link; // the first worker goes there
             let policies = |c: &Credentials| (c.read_only, c.any_copy);
             let changed = policies(&endpoint.credentials) != policies(&credentials);
             endpoint.address.clone_from(&spec.address);
@@ -335,7 +336,7 @@ impl Engine {
                 words.extend(cluster.endpoints.iter().map(|e| e.id.clone()));
             }
         };
-        for (listener, targets) in self.plan.listeners.iter().zip(&self.listeners) {
+        for (listener, targets) in self.plan.listeners.iter().zip(&self.listeners).filter(|(l, _)| !l.link) {
             let leads = |t: &RouteTargets| {
                 t.by_endpoint.iter().any(|t| t.endpoint == primary && t.writes & (1 << bit) != 0)
             };
@@ -367,12 +368,8 @@ impl Engine {
 
     /// Sessions follow their listener by name; those of a listener that is gone finish and are closed.
     fn move_sessions(&mut self, plan: &Plan) {
-        let moved: Vec<Option<usize>> = self
-            .plan
-            .listeners
-            .iter()
-            .map(|old| plan.listeners.iter().position(|new| new.name == old.name))
-            .collect();
+        let moved: Vec<Option<usize>> =
+            self.plan.listeners.iter().map(|old| plan.listeners.iter().position(|new| new.is(old))).collect();
         for (_, session) in &mut self.sessions {
             match moved.get(session.listener).copied().flatten() {
                 Some(listener) => {
@@ -381,6 +378,8 @@ impl Engine {
                         session.port = new.port;
                     }
                 }
+                // What is on its way is answered: it was not executed. The other worker ends it.
+                None if session.is_link() => session.listener = usize::MAX,
                 None => {
                     session.listener = usize::MAX;
                     session.ending = Ending::Draining;
@@ -411,9 +410,12 @@ impl Engine {
             }
         }
         replicas.extend(self.tap_stats());
+        // What goes over a link is counted at its ends: at the client's listener, and at the Redis.
+        let clients = self.listeners.iter().zip(&self.plan.listeners).filter(|(_, l)| !l.link);
+        let servers = self.endpoints.iter().filter(|(_, e)| !e.is_link());
         self.registry.publish(
-            self.listeners.iter().map(|l| Arc::clone(&l.stats)).collect(),
-            self.endpoints.iter().map(|(_, e)| Arc::clone(&e.stats)).collect(),
+            clients.map(|(l, _)| Arc::clone(&l.stats)).collect(),
+            servers.map(|(_, e)| Arc::clone(&e.stats)).collect(),
             replicas,
             logs,
         );

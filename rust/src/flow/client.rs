@@ -113,7 +113,7 @@ impl Engine {
         let session = &mut self.sessions[slot];
         let resp3 = session.resp == 3;
         match sub.as_slice() {
-            b"id" => encode::integer(out, session.number()),
+            b"id" => encode::integer(out, session.number),
             b"getname" => match session.extra.as_deref().filter(|e| !e.name.is_empty()) {
                 Some(extra) => encode::bulk(out, &extra.name),
                 None => encode::nil(out, resp3),
@@ -181,7 +181,7 @@ impl Engine {
 
     /// The session with this number.
     pub(super) fn session_numbered(&self, number: i64) -> Option<usize> {
-        self.sessions.iter().find(|(_, s)| s.number() == number).map(|(slot, _)| slot)
+        self.sessions.iter().find(|(_, s)| s.number == number).map(|(slot, _)| slot)
     }
 
     /// The sessions that a session sees: clients see clients, members of the group those of their kind.
@@ -204,7 +204,7 @@ impl Engine {
         } else if request.len() > 3 && is_word(request.arg(2), "ID") {
             for arg in request.args_from(3) {
                 let id = parse_integer(arg).ok_or("ERR Invalid client ID")?;
-                if let Some((other, _)) = self.seen_by(slot).find(|(_, s)| s.number() == id) {
+                if let Some((other, _)) = self.seen_by(slot).find(|(_, s)| s.number == id) {
                     lines += &self.line(other, me);
                 }
             }
@@ -369,7 +369,7 @@ impl Engine {
         let subscriptions = session.subscriptions();
         let mut line = format!(
             "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} ",
-            session.id.generation,
+            session.number,
             session.ends.remote(),
             session.ends.local(),
             extra.map(|e| text(&e.name)).unwrap_or_default(),
@@ -411,7 +411,7 @@ impl Filter<'_> {
         };
         let user =
             session.extra.as_ref().map(|e| &e.user[..]).filter(|u| !u.is_empty()).unwrap_or(b"default");
-        self.id.is_none_or(|id| session.number() == id)
+        self.id.is_none_or(|id| session.number == id)
             && self.kind.is_none_or(|kind| kind_of(session) == kind)
             && self.user.is_none_or(|wanted| user == wanted)
             && self.age.is_none_or(|age| now_ms.saturating_sub(session.since_ms) / 1000 >= age)

@@ -44,6 +44,8 @@ impl Engine {
         label.set("reason", "");
         label.set("run_id", identity.run_id.as_str());
         label.set("version", identity.version.as_str());
+        *endpoint.stats.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            (identity.version.clone(), identity.commands);
         let name = endpoint.name();
         self.tell("upstream_up", name, format!("redis {} run_id {}", identity.version, identity.run_id));
         match role {

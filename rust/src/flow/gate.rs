@@ -75,7 +75,7 @@ impl Engine {
             // What was sent before the first command that was turned away can still be answered: no less carefully.
             Peering::Call { peer } | Peering::Turned { peer } => Some(self.replica_of(peer)),
             Peering::Stream { .. } | Peering::Beat | Peering::Control | Peering::Stranger => return None,
-            Peering::Client => None,
+            Peering::Client | Peering::Link => None,
         };
         let sequencer = self.endpoints.get(group.local)?.sequencer.as_ref()?;
         let writes = rules.iter().any(|r| *r != Rule::Never);

@@ -11,6 +11,11 @@ use crate::resp::{Reply, encode, parse_integer};
 use super::marker::{self, Marker, Place, name_hash};
 use super::resync::databases;
 
+/// Whether a server has the very commands of our table: the same version, without modules.
+pub fn has_commands_of_table(version: &str, commands: i64) -> bool {
+    commands == TOP as i64 && version.strip_prefix(VERSION).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// What is known of the server and of our connection to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -39,12 +44,6 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the server has the very commands of our table: the same version, without modules.
-    pub fn has_commands_of_table(&self) -> bool {
-        self.commands == TOP as i64
-            && self.version.strip_prefix(VERSION).is_some_and(|rest| rest.starts_with('.'))
-    }
-
     /// Whether the server knows `PEXPIRETIME` (7.0).
     pub fn has_pexpiretime(&self) -> bool {
         self.version
@@ -415,7 +414,7 @@ mod tests {
                 ..Identity::default()
             }
         );
-        assert!(identity.has_commands_of_table());
+        assert!(has_commands_of_table(&identity.version, identity.commands));
         assert!(identity.has_pexpiretime());
     }
 

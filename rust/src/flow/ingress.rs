@@ -15,6 +15,8 @@ use crate::plan::spec::Port;
 
 /// Most commands of one session in one turn.
 const TURN_COMMANDS: usize = 128;
+/// The same of a link, which has those of many clients.
+const LINK_COMMANDS: usize = 32 * TURN_COMMANDS;
 /// Most spans that the shared scanner keeps between commands.
 const SCANNER_KEEP: usize = 4096;
 
@@ -43,7 +45,8 @@ impl Engine {
         let Some(stats) = self.listeners.get(listener).map(|l| &l.stats.count) else {
             return Err(b"-ERR this listener is being closed\r\n");
         };
-        if self.sessions.len() + self.joined >= self.limits.max_clients as usize {
+        let link = self.plan.listeners.get(listener).is_some_and(|l| l.link);
+        if !link && !self.seat.comes(self.sessions.len() + self.joined, self.limits.max_clients as usize) {
             stats.downstream_cx_max_clients.inc();
             return Err(b"-ERR max number of clients reached\r\n");
         }
@@ -54,7 +57,10 @@ impl Engine {
         let id = SessionId { slot: entry.key() as u32, generation: self.generation };
         let open = self.plan.listeners.get(listener).is_none_or(|l| l.users.is_empty());
         let session = entry.insert(Session::new(id, listener, open, ends, self.now.ms));
-        if let Some(listener) = self.plan.listeners.get(listener) {
+        session.number = self.seat.number(id);
+        if link {
+            session.become_link();
+        } else if let Some(listener) = self.plan.listeners.get(listener) {
             session.port = listener.port;
             session.consistency = listener.consistency;
             if listener.port == Port::Peers {
@@ -211,6 +217,9 @@ impl Engine {
             count.downstream_rq_active.set(count.downstream_rq_active.get().saturating_sub(in_flight));
         }
         let stream = matches!(session.peering, Peering::Stream { .. });
+        if !session.is_link() {
+            self.seat.goes();
+        }
         self.leave_line(id, super::unblock::Unblock::Gone);
         self.leave_private(id.slot as usize); // (what it had sent there is fenced while the barrier stands)
         self.unbar(id);
@@ -249,7 +258,8 @@ impl Engine {
         owner: Option<&std::cell::Cell<bool>>,
     ) -> usize {
         let mut at = 0;
-        for _ in 0..TURN_COMMANDS {
+        let most = if self.sessions[slot].is_link() { LINK_COMMANDS } else { TURN_COMMANDS };
+        for _ in 0..most {
             let rest = bytes.get(at..).unwrap_or(&[]);
             if rest.is_empty() {
                 return at;
@@ -357,6 +367,9 @@ impl Engine {
             && let Some(session) = self.sessions.get_mut(slot)
         {
             session.active_ms = self.now.ms;
+            if session.is_link() {
+                return step; // counted where its client is
+            }
             if let Some(count) = self.registry.commands.get(usize::from(id)).or(self.registry.commands.last())
             {
                 count.inc();

@@ -6,7 +6,7 @@ use crate::command::{Command, is_word, quoted};
 use crate::resp::{Request, encode, parse_integer};
 
 use super::Engine;
-use super::handshake::{Identity, database};
+use super::handshake::database;
 use super::ingress::{Incoming, Step, wrong_arity};
 use super::session::{Ending, Session, Wait};
 
@@ -153,7 +153,7 @@ impl Engine {
         let server = self.server_version(slot);
         let session = &mut self.sessions[slot];
         session.resp = version;
-        let id = session.number();
+        let id = session.number;
         self.speak_privately(slot);
         encode::map(out, 7, version == 3);
         let mut text = |name: &str, value: &str| {
@@ -177,17 +177,22 @@ impl Engine {
 
     /// The version of a Redis behind the session's listener; the minimum that is supported while none is known.
     fn server_version(&self, slot: usize) -> String {
-        self.identity(slot).map_or_else(|| "6.2.0".to_owned(), |i| i.version.clone())
+        self.server(slot).map_or_else(|| "6.2.0".to_owned(), |(version, _)| version)
     }
 
-    /// A Redis behind the session's listener, if one is known.
-    pub(super) fn identity(&self, slot: usize) -> Option<&Identity> {
+    /// The version of a Redis behind the session's listener and how many commands it has, if one is known.
+    pub(super) fn server(&self, slot: usize) -> Option<(String, i64)> {
         let listener = self.sessions.get(slot).and_then(|s| self.listeners.get(s.listener));
         let targets = listener.into_iter().flat_map(|l| &l.routes).flat_map(|r| &r.by_endpoint);
-        let mut identities = targets
-            .filter_map(|t| self.endpoints.get(t.endpoint)?.serve[0])
-            .filter_map(|key| self.upstreams.get(key)?.identity.as_ref());
-        identities.find(|i| !i.version.is_empty())
+        let mut servers = targets.filter_map(|t| {
+            let endpoint = self.endpoints.get(t.endpoint)?;
+            if endpoint.is_link() {
+                return self.seat.server(&endpoint.cluster, &endpoint.id);
+            }
+            let identity = self.upstreams.get(endpoint.serve[0]?)?.identity.as_ref()?;
+            Some((identity.version.clone(), identity.commands))
+        });
+        servers.find(|(version, _)| !version.is_empty())
     }
 
     fn auth(&mut self, slot: usize, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {

@@ -76,6 +76,7 @@ mod resend;
 mod resync;
 mod sample;
 mod scan;
+mod seat;
 mod sequencer;
 mod session;
 mod spare;
@@ -113,6 +114,7 @@ pub use dirty::{REGION_BYTES, Region, bucket};
 pub use ends::Ends;
 pub use orders::Action;
 pub use outgoing::SLICES;
+pub use seat::Seat;
 pub use session::Ending;
 pub use ticket::{SessionId, UNSETTLED};
 
@@ -229,6 +231,11 @@ impl Endpoint {
     fn name(&self) -> String {
         format!("{}/{}", self.cluster, self.id)
     }
+
+    /// Whether it is reached by way of the first worker.
+    fn is_link(&self) -> bool {
+        self.address.as_ref().is_some_and(Address::is_link)
+    }
 }
 
 /// Where the keys of one route go on one endpoint.
@@ -305,6 +312,8 @@ pub struct Engine {
     /// The ticket of a command that is being sent again.
     reissue: Option<ticket::Ticket>,
     generation: NonZeroU32,
+    /// Which worker's it is.
+    seat: Seat,
     epoch: u32,
     /// The last number given to a replica or a resync.
     numbers: u64,
@@ -325,6 +334,11 @@ pub struct Engine {
 impl Engine {
     /// An engine without a plan: no session can come before [`Engine::apply`]. `seed` spreads retries over processes.
     pub fn new(plan: Arc<Plan>, registry: Arc<Registry>, now: Now, seed: u64) -> Self {
+        Self::seated(Seat::default(), plan, registry, now, seed)
+    }
+
+    /// The same for one of several workers.
+    pub fn seated(seat: Seat, plan: Arc<Plan>, registry: Arc<Registry>, now: Now, seed: u64) -> Self {
         let mut engine = Self {
             now,
             limits: plan.limits,
@@ -353,6 +367,7 @@ impl Engine {
             strays: stray::Strays::default(),
             reissue: None,
             generation: NonZeroU32::MIN,
+            seat,
             epoch: 0,
             numbers: 0,
             seed,
@@ -372,6 +387,11 @@ impl Engine {
     #[inline]
     pub fn set_now(&mut self, now: Now) {
         self.now = now;
+    }
+
+    /// Whether a session is another worker's link.
+    pub fn is_link(&self, id: SessionId) -> bool {
+        self.sessions.get(id.slot as usize).is_some_and(|s| s.id == id && s.is_link())
     }
 
     /// What the shell must do, oldest first.
@@ -400,11 +420,6 @@ impl Engine {
     /// Whether a turn must follow without waiting for events.
     pub fn is_runnable(&self) -> bool {
         !self.runnable.is_empty()
-    }
-
-    /// The number of sessions.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
     }
 
     /// What an upstream has to be written; `slices` is filled from its front. Takes it off the list of dirty ones.

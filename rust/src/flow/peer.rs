@@ -92,6 +92,7 @@ impl Engine {
                 self.sessions[slot].ending = Ending::Draining;
                 Some(self.refuse(slot, text))
             }
+            Peering::Link => None, // it never comes in at a group's listener
             Peering::Beat => Some(self.beat_command(slot, request)),
             Peering::Client | Peering::Call { .. }
                 if known.is_some_and(|c| c.name == "wait")

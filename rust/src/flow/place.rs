@@ -270,8 +270,9 @@ impl Engine {
         listener: usize,
         command: &Command,
     ) -> Result<Vec<Server>, Elsewhere> {
-        let address =
-            |endpoint: usize| self.endpoints.get(endpoint).filter(|_| !command.is_write())?.address.as_ref();
+        let address = |endpoint: usize| {
+            self.endpoints.get(endpoint).filter(|_| !command.is_write())?.address.as_ref()?.redis()
+        };
         let mut servers: Vec<Server> = Vec::new();
         let table = &self.plan.listeners[listener].routes;
         for (at, route) in self.listeners[listener].routes.iter().enumerate() {
@@ -404,7 +405,7 @@ pub(super) fn is_served(
 
 /// Whether a route leads to such a target with a key, as the target has it.
 fn is_routed(plan: &Plan, listeners: &[Listener], wanted: impl Fn(&Target) -> bool, key: &[u8]) -> bool {
-    plan.listeners.iter().zip(listeners).any(|(listener, targets)| {
+    plan.listeners.iter().zip(listeners).filter(|(l, _)| !l.link).any(|(listener, targets)| {
         listener.routes.routes().iter().zip(&targets.routes).enumerate().any(|(i, (route, targets))| {
             let Some(at) = targets.by_endpoint.iter().position(&wanted) else { return false };
             let selected = if listener.routes.is_single() {

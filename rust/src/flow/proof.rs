@@ -236,7 +236,10 @@ impl Engine {
         let owner = self.owner(key);
         let sequencer = self.endpoints[key].sequencer.as_ref();
         // Which server of several had which key, the one that fills it cannot know.
-        let alone = |name: &str| self.plan.clusters.iter().any(|c| c.name == name && c.endpoints.len() == 1);
+        let alone = |name: &str| {
+            let cluster = self.plan.clusters.iter().find(|c| c.name == name); // those of links are behind it
+            cluster.is_some_and(|c| c.endpoints.len() == 1)
+        };
         let marked = sequencer.map_or(0, |s| s.marked);
         sequencer.into_iter().flat_map(|s| s.replicas()).filter(move |r| {
             let pair = [key, r.target].into_iter().filter_map(|e| self.endpoints.get(e));

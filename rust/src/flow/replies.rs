@@ -519,7 +519,7 @@ impl Engine {
         let max = self.limits.max_output;
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else { return };
         Self::weigh_session(session, &mut self.heavy);
-        if session.ending == Ending::Broken || !session.overflows(max, self.now.ms) {
+        if session.is_link() || session.ending == Ending::Broken || !session.overflows(max, self.now.ms) {
             return;
         }
         session.output = Vec::new();

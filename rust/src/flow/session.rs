@@ -24,6 +24,8 @@ const OUTPUT_KEEP: usize = 64 * 1024;
 /// Most commands of one session in flight: at first, at most, and at least. It grows with every short reply and is
 /// halved by a long one, so that one client's large replies do not fill the line that all share.
 const WINDOW: (u32, u32, u32) = (64, 1024, 4);
+/// The same of a link, which has the commands of many clients.
+const LINK_WINDOW: u32 = 16 * 1024;
 /// No upstream.
 pub const NO_PATH: usize = usize::MAX;
 
@@ -57,6 +59,8 @@ pub enum Peering {
     /// A client.
     #[default]
     Client,
+    /// Another worker of this process: commands of its clients.
+    Link,
     /// Somebody at the peer port who has not said who they are.
     Stranger,
     /// Another member: beats.
@@ -160,6 +164,8 @@ pub struct Extra {
 pub struct Session {
     /// Who it is.
     pub id: SessionId,
+    /// Its number, as `CLIENT ID` tells it.
+    pub number: i64,
     /// Index of its listener.
     pub listener: usize,
     /// Who comes in at its listener.
@@ -231,6 +237,7 @@ impl Session {
     pub fn new(id: SessionId, listener: usize, authenticated: bool, ends: Ends, now_ms: u64) -> Self {
         Self {
             id,
+            number: i64::from(id.generation.get()),
             listener,
             port: Port::Routes,
             peering: Peering::Client,
@@ -266,9 +273,16 @@ impl Session {
         }
     }
 
-    /// Its number, as `CLIENT ID` tells it.
-    pub fn number(&self) -> i64 {
-        i64::from(self.id.generation.get())
+    /// It carries the commands of another worker's clients, whose bounds hold there.
+    pub fn become_link(&mut self) {
+        self.peering = Peering::Link;
+        self.window = LINK_WINDOW;
+    }
+
+    /// Whether it is another worker.
+    #[inline]
+    pub fn is_link(&self) -> bool {
+        self.peering == Peering::Link
     }
 
     /// Accept a command.
@@ -344,7 +358,7 @@ impl Session {
             write(&mut self.output);
         }
         self.settled += 1;
-        self.window = WINDOW.1.min(self.window + 1);
+        self.window = self.window.max(WINDOW.1.min(self.window + 1));
         if self.extra.is_some() {
             self.unpark();
         }
@@ -352,7 +366,9 @@ impl Session {
 
     /// A long reply has begun to arrive.
     pub fn slow_down(&mut self) {
-        self.window = WINDOW.2.max(self.window / 2);
+        if !self.is_link() {
+            self.window = WINDOW.2.max(self.window / 2);
+        }
     }
 
     fn park(&mut self, number: u64, reply: Vec<u8>) {

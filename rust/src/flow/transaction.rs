@@ -192,7 +192,8 @@ impl Engine {
     /// Redis's text for a command that the server cannot know; `None` when it may know more than the table (another
     /// version, a module), so that only it can tell.
     pub(super) fn unknown_to_server(&self, slot: usize, request: &Request<'_>) -> Option<String> {
-        if !self.identity(slot)?.has_commands_of_table() {
+        let (version, commands) = self.server(slot)?;
+        if !super::handshake::has_commands_of_table(&version, commands) {
             return None;
         }
         let text = |bytes: &[u8], max: usize| {

@@ -5,6 +5,7 @@ use crate::resp::encode;
 use super::peer::Purpose;
 use super::replica::{Judged, Need};
 use super::sequencer::Proof;
+use super::session::Session;
 use super::upstream::{Phase, Role, Stream};
 use super::{Engine, Intent, Now};
 use crate::plan::spec::Consistency;
@@ -80,6 +81,7 @@ impl Engine {
                     self.epoch = self.epoch.wrapping_add(1).max(1);
                     let deadline = now.ms + endpoint.connect_timeout_ms;
                     upstream.greeting = greeting;
+                    upstream.link = address.is_link();
                     upstream.connecting(deadline, self.epoch, endpoint.credentials.clone());
                     endpoint.stats.count.upstream_cx_total.inc();
                     let dead_after_ms = op_timeout_us / 1_000 + DEAD_AFTER_MS;
@@ -403,6 +405,9 @@ impl Engine {
         while total > room
             && let Some((held, id)) = weights.pop()
         {
+            if self.sessions.get(id.slot as usize).is_some_and(Session::is_link) {
+                continue; // what it holds is many clients'
+            }
             total -= held;
             let slot = id.slot as usize;
             if let Some(listener) = self.sessions.get(slot).and_then(|s| self.listeners.get(s.listener)) {
@@ -455,11 +460,13 @@ impl Engine {
     /// Take no more sessions, let each finish what is in flight, then close it.
     pub fn begin_drain(&mut self) {
         self.draining = true;
-        let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        let clients = self.sessions.iter().filter(|(_, s)| !s.is_link());
+        let slots: Vec<usize> = clients.map(|(slot, _)| slot).collect();
         for slot in slots {
             self.unblock(slot, super::unblock::Unblock::Timeout);
         }
-        for (_, session) in &mut self.sessions {
+        // A link ends with the other worker's last client.
+        for (_, session) in self.sessions.iter_mut().filter(|(_, s)| !s.is_link()) {
             session.end_input();
             Self::mark_session(session, &mut self.dirty_sessions);
             if let Some(listener) = self.listeners.get(session.listener) {

@@ -141,6 +141,8 @@ pub struct Upstream {
     pub predecessor: Predecessor,
     /// The first words to another member; empty: it is a Redis.
     pub greeting: Vec<u8>,
+    /// It leads to another worker, who is asked nothing about the Redis.
+    pub link: bool,
     /// The flow has put it on the list of connections to write.
     pub dirty: bool,
     /// When there was last a sign of life while calls wait (milliseconds).
@@ -200,6 +202,7 @@ impl Upstream {
             identity: None,
             predecessor: Predecessor::default(),
             greeting: Vec::new(),
+            link: false,
             dirty: false,
             waiting_since: 0,
             barred: None,
@@ -269,7 +272,7 @@ impl Upstream {
         let mut bytes = Vec::new();
         let predecessor = self.predecessor;
         let handshake = if self.greeting.is_empty() {
-            let asked = if self.is_private() { Asked::Connection } else { Asked::Server };
+            let asked = if self.is_private() || self.link { Asked::Connection } else { Asked::Server };
             Handshake::begin(&self.credentials, self.resp == 3, asked, predecessor, &mut bytes)
         } else {
             bytes.extend_from_slice(&self.greeting);

@@ -142,7 +142,9 @@ impl Engine {
             Ok(key) => key,
             Err(step) => return step,
         };
-        self.upstreams[key].say(&["SPUBLISH", NOBODY, ""], self.now.ms);
+        if !self.endpoints[place.endpoint].is_link() {
+            self.upstreams[key].say(&["SPUBLISH", NOBODY, ""], self.now.ms);
+        }
         self.send_privately(slot, key, Use::Command, command, request, request.frame)
     }
 }

@@ -2,6 +2,7 @@
 //! asked for it; handed to the worker afterwards.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
@@ -48,15 +49,29 @@ enum Acceptor {
 }
 
 impl Bound {
-    /// Bind `address` and listen.
-    pub fn bind(listener: &str, address: &Address) -> Result<Self, BindError> {
+    /// Bind `address` and listen. `shared`: other sockets of this process will listen there as well.
+    pub fn bind(listener: &str, address: &Address, shared: bool) -> Result<Self, BindError> {
         let socket = match address {
-            Address::Tcp(tcp) => bind_tcp(*tcp).map(Acceptor::Tcp),
+            Address::Tcp(tcp) => bind_tcp_first(*tcp, shared).map(Acceptor::Tcp),
             Address::Unix(path) => bind_unix(path).map(Acceptor::Unix),
+            Address::Link(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
         };
         match socket {
             Ok(socket) => Ok(Self { listener: listener.to_owned(), address: address.clone(), socket }),
             Err(source) => Err(BindError { listener: listener.to_owned(), address: address.clone(), source }),
+        }
+    }
+
+    /// Listen where another socket of this process does already, at `local`: the kernel spreads the clients over them.
+    pub fn beside(listener: &str, address: &Address, local: &str) -> Result<Self, BindError> {
+        let (listener, address) = (listener.to_owned(), address.clone());
+        let socket = match local.parse() {
+            Ok(local) => bind_tcp(local, true),
+            Err(_) => Err(io::ErrorKind::AddrInUse.into()), // a unix socket has one listener
+        };
+        match socket {
+            Ok(socket) => Ok(Self { listener, address, socket: Acceptor::Tcp(socket) }),
+            Err(source) => Err(BindError { listener, address, source }),
         }
     }
 
@@ -87,16 +102,32 @@ impl Drop for Bound {
     }
 }
 
-fn bind_tcp(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+/// Who shares an address is not refused by another process that does, so whether it is free is tried with one that does not.
+fn bind_tcp_first(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    if shared {
+        drop(bound(address, false)?);
+    }
+    bind_tcp(address, shared)
+}
+
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = bound(address, shared)?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket)
 }
 
 /// A socket file that nobody listens on any more is replaced; anything else in its place is an error.

@@ -48,7 +48,14 @@ impl Stream {
                 Ok(Self::Tcp(stream))
             }
             Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+            Address::Link(_) => Err(io::ErrorKind::AddrNotAvailable.into()), // a pair is made: no address leads there
         }
+    }
+
+    /// Two sockets that are connected to each other.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = UnixStream::pair()?;
+        Ok((Self::Unix(one), Self::Unix(other)))
     }
 
     /// The result of connecting; `false` while there is none.

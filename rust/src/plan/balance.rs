@@ -6,7 +6,7 @@ use super::scatter::Scatter;
 use super::slots::Slots;
 
 /// Which of a cluster's endpoints holds a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Ring {
     /// By hash, the same for whoever knows the endpoints.
     Maglev(Maglev),

@@ -50,6 +50,8 @@ pub struct Plan {
     pub state_dir: Option<PathBuf>,
     /// The group that this sidecar is a member of.
     pub group: Option<Group>,
+    /// Threads that serve clients.
+    pub workers: usize,
 }
 
 /// The group, with its clusters by index.
@@ -64,7 +66,7 @@ pub struct Group {
 }
 
 /// Where clients come in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     /// Identity across plans.
     pub name: String,
@@ -78,13 +80,22 @@ pub struct Listener {
     pub port: Port,
     /// What clients of a group get.
     pub consistency: Consistency,
+    /// No client comes in here, but the commands of another worker's clients.
+    pub link: bool,
+}
+
+impl Listener {
+    /// Whether it is the same in another plan.
+    pub fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.link == other.link
+    }
 }
 
 /// A name and a password that a client may give.
 pub type User = UserSpec;
 
 /// A key prefix and where its keys live.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// The prefix; lower case when the table matches in any case.
     pub prefix: Vec<u8>,
@@ -99,7 +110,7 @@ pub struct Route {
 }
 
 /// A receiver of a route's writes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mirror {
     /// Index of the cluster.
     pub cluster: usize,
@@ -119,7 +130,7 @@ pub struct Sample {
 }
 
 /// A set of upstream endpoints.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     /// Identity across plans.
     pub name: String,
@@ -189,6 +200,7 @@ impl Plan {
                 routes,
                 port: listener.port,
                 consistency: listener.consistency,
+                link: false,
             });
         }
         let group = match &spec.group {
@@ -231,6 +243,7 @@ impl Plan {
             host: spec.host,
             state_dir: spec.state_dir,
             group,
+            workers: spec.workers.max(1),
         })
     }
 }

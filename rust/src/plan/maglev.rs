@@ -8,7 +8,7 @@ use crate::command::slot::hash_tag;
 const TABLE: usize = 65_537;
 
 /// The endpoint of each hash.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Maglev {
     endpoints: usize,
     /// Empty for fewer than two endpoints.

@@ -6,7 +6,7 @@ use super::spec::{HashFunction, RingSpec};
 use crate::command::slot::hash_tag;
 
 /// A ring of points.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RingHash {
     endpoints: usize,
     /// Hash and endpoint, by hash. Empty for fewer than two endpoints.

@@ -4,13 +4,13 @@
 use super::spec::BalanceSpec;
 
 /// How the turns go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scatter {
     endpoints: usize,
     turns: Turns,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Turns {
     RoundRobin,
     Random,

@@ -3,7 +3,7 @@
 use super::compile::Route;
 
 /// The routes of one listener.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RouteTable {
     /// Longest prefix first; the catch-all, if any, is last.
     routes: Vec<Route>,
@@ -20,6 +20,16 @@ impl RouteTable {
         }
         let catch_all = routes.iter().position(|r| r.prefix.is_empty());
         Ok(Self { routes, any_case, catch_all })
+    }
+
+    /// One route for all keys.
+    pub fn catching_all(route: Route) -> Self {
+        Self { routes: vec![route], any_case: false, catch_all: Some(0) }
+    }
+
+    /// Send every write to its route's cluster alone.
+    pub fn forget_mirrors(&mut self) {
+        self.routes.iter_mut().for_each(|route| route.mirrors.clear());
     }
 
     /// The route of a key; `None`: no prefix matches and there is no catch-all.

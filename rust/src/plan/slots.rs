@@ -9,14 +9,14 @@ use crate::command::slot::{SLOTS, slot};
 const NOBODY: u16 = u16::MAX;
 
 /// Who has some slots.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Owners {
     master: u16,
     replicas: SmallVec<[u16; 3]>,
 }
 
 /// The slot map.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Slots {
     endpoints: usize,
     /// For each slot an index of `owners`, or [`NOBODY`].

@@ -28,6 +28,13 @@ pub struct PlanSpec {
     /// The group that this sidecar is a member of.
     #[serde(default)]
     pub group: Option<GroupSpec>,
+    /// Threads that serve clients.
+    #[serde(default = "one")]
+    pub workers: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Several sidecars, each with a Redis of its own, that behave like one Redis.
@@ -367,6 +374,32 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix socket's path.
     Unix(PathBuf),
+    /// The worker that gives the writes to a Redis their order; never in a configuration.
+    Link(Box<Link>),
+}
+
+/// How a worker reaches a Redis by way of another worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// The listener that is for it there.
+    pub listener: String,
+    /// Where that Redis is; `None` while its name has not resolved.
+    pub redis: Option<Address>,
+}
+
+impl Address {
+    /// Whether it is another worker.
+    pub fn is_link(&self) -> bool {
+        matches!(self, Self::Link(_))
+    }
+
+    /// The address of the Redis that is reached here; `None` while it is not known.
+    pub fn redis(&self) -> Option<&Self> {
+        match self {
+            Self::Link(link) => link.redis.as_ref(),
+            direct => Some(direct),
+        }
+    }
 }
 
 impl std::str::FromStr for Address {
@@ -389,6 +422,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Link(link) => write!(f, "the first worker ({})", link.listener),
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Everything that is counted, in one place, and its snapshot as JSON.
+//! Everything that one worker counts, in one place.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::counter::{Counter, counters};
 use super::latency::Latency;
-use crate::command::{COMMANDS, by_id};
+use crate::command::COMMANDS;
 
 counters! {
     /// What the worker does.
@@ -184,7 +184,7 @@ impl Label {
         fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone()).unwrap_or_default()
     }
 
-    fn write(&self, map: &mut Map<String, Value>) {
+    pub(super) fn write(&self, map: &mut Map<String, Value>) {
         for (name, value) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             map.insert((*name).to_owned(), Value::from(value.as_str()));
         }
@@ -211,6 +211,8 @@ pub struct EndpointStats {
     pub count: EndpointCounters,
     /// From a command's being read to its reply's being here.
     pub time: Latency,
+    /// Its version and how many commands it has, for the other workers; not shown.
+    pub server: Mutex<(String, i64)>,
 }
 
 /// One replica.
@@ -229,17 +231,18 @@ pub struct Registry {
     pub worker: WorkerStats,
     /// Commands received, by id.
     pub commands: Vec<Counter>,
-    lists: Mutex<Lists>,
+    pub(super) lists: Mutex<Lists>,
     /// What is known of the group: JSON, or nothing.
     group: Mutex<String>,
 }
 
+/// What is listed now.
 #[derive(Debug, Default)]
-struct Lists {
-    listeners: Vec<Arc<ListenerStats>>,
-    endpoints: Vec<Arc<EndpointStats>>,
-    replicas: Vec<Arc<ReplicaStats>>,
-    logs: Vec<(String, Arc<LogStats>)>,
+pub(super) struct Lists {
+    pub(super) listeners: Vec<Arc<ListenerStats>>,
+    pub(super) endpoints: Vec<Arc<EndpointStats>>,
+    pub(super) replicas: Vec<Arc<ReplicaStats>>,
+    pub(super) logs: Vec<(String, Arc<LogStats>)>,
 }
 
 impl Default for Registry {
@@ -276,70 +279,11 @@ impl Registry {
         self.group.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Everything as JSON.
-    pub fn snapshot(&self) -> Vec<u8> {
+    /// The version of a server and how many commands it has, as one that is connected to it knows them.
+    pub fn server(&self, cluster: &str, id: &str) -> Option<(String, i64)> {
         let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut worker = object(self.worker.each());
-        worker.insert(
-            "tickets_unsettled".to_owned(),
-            Value::from(crate::flow::UNSETTLED.load(std::sync::atomic::Ordering::Relaxed)),
-        );
-        let listeners: Vec<Value> = lists
-            .listeners
-            .iter()
-            .map(|l| {
-                let mut map = object(l.count.each());
-                l.label.write(&mut map);
-                map.insert("downstream_rq_time_us".to_owned(), Value::Object(object(l.time.snapshot())));
-                Value::Object(map)
-            })
-            .collect();
-        let endpoints: Vec<Value> = lists
-            .endpoints
-            .iter()
-            .map(|e| {
-                let mut map = object(e.count.each());
-                e.label.write(&mut map);
-                map.insert("upstream_rq_time_us".to_owned(), Value::Object(object(e.time.snapshot())));
-                Value::Object(map)
-            })
-            .collect();
-        let replicas: Vec<Value> = lists
-            .replicas
-            .iter()
-            .map(|r| {
-                let mut map = object(r.count.each());
-                r.label.write(&mut map);
-                Value::Object(map)
-            })
-            .collect();
-        let logs: Vec<Value> = lists
-            .logs
-            .iter()
-            .map(|(primary, log)| {
-                let mut map = object(log.each());
-                map.insert("primary".to_owned(), Value::from(primary.as_str()));
-                Value::Object(map)
-            })
-            .collect();
-        let commands: Vec<Value> = self
-            .commands
-            .iter()
-            .enumerate()
-            .filter(|(_, n)| n.get() > 0)
-            .map(|(id, n)| {
-                let name = if id < COMMANDS { by_id(id as u16).name } else { "unknown" };
-                json!({"name": name, "total": n.get()})
-            })
-            .collect();
-        let all = json!({
-            "worker": worker, "listeners": listeners, "commands": commands, "endpoints": endpoints,
-            "replicas": replicas, "logs": logs,
-        });
-        serde_json::to_vec(&all).unwrap_or_default()
+        let is = |e: &&Arc<EndpointStats>| e.label.get("cluster") == cluster && e.label.get("id") == id;
+        let endpoint = lists.endpoints.iter().find(is)?;
+        Some(endpoint.server.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
-}
-
-fn object(pairs: impl IntoIterator<Item = (&'static str, u64)>) -> Map<String, Value> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
 }

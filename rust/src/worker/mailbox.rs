@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::event::{EventfdFlags, eventfd};
@@ -19,8 +21,8 @@ const EVENTS: usize = 4096;
 /// What the control plane wants.
 #[derive(Debug)]
 pub enum Order {
-    /// Put a plan in force, with the sockets that are new in it.
-    Apply(Arc<Plan>, Vec<Bound>),
+    /// Put a plan in force, with the sockets that are new in it; the sender is dropped when it is done.
+    Apply(Arc<Plan>, Vec<Bound>, Sender<()>),
     /// Drain, within so many milliseconds.
     Drain(u64),
     /// What the operator wants of the replicas of a cluster.
@@ -57,34 +59,78 @@ pub struct WorkerEnd {
     /// Orders that came.
     pub orders: Consumer<Order>,
     events: Producer<Event>,
-    signal: Arc<OwnedFd>,
+    signal: Signal,
 }
 
-/// The control plane's end.
+/// The control plane's end of one worker's.
 #[derive(Debug)]
 pub struct ControlEnd {
     orders: Producer<Order>,
     /// Events that came.
     pub events: Consumer<Event>,
-    signal: Arc<OwnedFd>,
+}
+
+/// What is readable while events of any worker wait.
+#[derive(Clone, Debug)]
+pub struct Signal(Arc<OwnedFd>);
+
+impl Signal {
+    /// A new one.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
+    }
+
+    /// The descriptor.
+    pub fn fileno(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
+    /// Events are about to be taken.
+    pub fn clear(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.0, &mut count);
+    }
+
+    fn set(&self) {
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+}
+
+/// How many workers have not drained yet. The last one tells.
+#[derive(Debug)]
+pub struct Draining {
+    left: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+impl Draining {
+    /// Of so many workers.
+    pub fn of(workers: usize) -> Self {
+        Self { left: AtomicUsize::new(workers), closed: AtomicUsize::new(0) }
+    }
+
+    /// One more has drained, and closed so many sessions at the limit. If it was the last: how many all have closed.
+    pub fn done(&self, closed: usize) -> Option<usize> {
+        self.closed.fetch_add(closed, Ordering::Relaxed);
+        (self.left.fetch_sub(1, Ordering::AcqRel) == 1).then(|| self.closed.load(Ordering::Relaxed))
+    }
 }
 
 /// A new pair.
-pub fn mailbox() -> io::Result<(WorkerEnd, ControlEnd)> {
-    let signal = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+pub fn mailbox(signal: &Signal) -> (WorkerEnd, ControlEnd) {
     let (order_in, order_out) = RingBuffer::new(ORDERS);
     let (event_in, event_out) = RingBuffer::new(EVENTS);
-    Ok((
-        WorkerEnd { orders: order_out, events: event_in, signal: Arc::clone(&signal) },
-        ControlEnd { orders: order_in, events: event_out, signal },
-    ))
+    (
+        WorkerEnd { orders: order_out, events: event_in, signal: signal.clone() },
+        ControlEnd { orders: order_in, events: event_out },
+    )
 }
 
 impl WorkerEnd {
     /// Tell the control plane.
     pub fn tell(&mut self, event: Event) {
         if self.events.push(event).is_ok() {
-            let _ = rustix::io::write(&*self.signal, &1u64.to_ne_bytes());
+            self.signal.set();
         }
     }
 }
@@ -95,15 +141,8 @@ impl ControlEnd {
         self.orders.push(order).is_ok()
     }
 
-    /// The descriptor that is readable while events wait.
-    pub fn fileno(&self) -> i32 {
-        self.signal.as_raw_fd()
-    }
-
     /// Take all events.
-    pub fn drain(&mut self) -> Vec<Event> {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.signal, &mut count);
-        std::iter::from_fn(|| self.events.pop().ok()).collect()
+    pub fn drain(&mut self, into: &mut Vec<Event>) {
+        into.extend(std::iter::from_fn(|| self.events.pop().ok()));
     }
 }

@@ -4,13 +4,14 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::{Ends, Engine, Event, Intent, Now, REGION_BYTES, SLICES, SessionId};
+use crate::flow::{Ends, Engine, Event, Intent, Now, REGION_BYTES, SLICES, Seat, SessionId};
 use crate::net::{Bound, FileMemory, Interest, Io, Poller, Ready, Stream, boot_id, remove_files, words};
 use crate::plan::{Address, Plan};
 use crate::stats::Registry;
 
 use super::clock::Clock;
-use super::mailbox::{Order, WorkerEnd};
+use super::link::{Arrival, Links};
+use super::mailbox::{Draining, Order, WorkerEnd};
 use super::pipe::{Pipe, Pumped};
 use super::sockets::{
     SessionSocket, Sockets, UpstreamSocket, Whose, listener_token, pipe_token, session_token, upstream_token,
@@ -53,6 +54,21 @@ pub(super) struct Worker<'a> {
     dirty_upstreams: Vec<usize>,
     drain: Option<Drain>,
     registry: Arc<Registry>,
+    /// It is the first of the workers, or the only one.
+    first: bool,
+    links: Links,
+    draining: Arc<Draining>,
+}
+
+/// What a worker begins with.
+pub(super) struct Start {
+    pub seat: Seat,
+    pub plan: Arc<Plan>,
+    pub bound: Vec<Bound>,
+    pub registry: Arc<Registry>,
+    pub seed: u64,
+    pub links: Links,
+    pub draining: Arc<Draining>,
 }
 
 struct Drain {
@@ -62,16 +78,11 @@ struct Drain {
 
 impl<'a> Worker<'a> {
     /// Made by the thread that starts it; run by its own.
-    pub(super) fn new(
-        poller: Poller,
-        mailbox: &'a mut WorkerEnd,
-        plan: Arc<Plan>,
-        bound: Vec<Bound>,
-        registry: Arc<Registry>,
-        seed: u64,
-    ) -> io::Result<Self> {
+    pub(super) fn new(poller: Poller, mailbox: &'a mut WorkerEnd, start: Start) -> io::Result<Self> {
+        let Start { seat, plan, bound, registry, seed, links, draining } = start;
         let clock = Clock::start();
-        let engine = Engine::new(Arc::clone(&plan), Arc::clone(&registry), clock.now(), seed);
+        let first = seat.is_first();
+        let engine = Engine::seated(seat, Arc::clone(&plan), Arc::clone(&registry), clock.now(), seed);
         let mut worker = Self {
             poller,
             clock,
@@ -93,6 +104,9 @@ impl<'a> Worker<'a> {
             dirty_upstreams: Vec::new(),
             drain: None,
             registry,
+            first,
+            links,
+            draining,
         };
         worker.act();
         worker.remove_old_maps();
@@ -121,7 +135,9 @@ impl<'a> Worker<'a> {
             self.write_sessions();
             self.act();
             self.pump_pipes();
-            self.go_on_draining(now);
+            if self.go_on_draining(now) && !self.first {
+                break; // its links end, and with them the first worker's last sessions
+            }
         }
         self.engine.abandon();
         self.engine.close_maps();
@@ -195,13 +211,30 @@ impl<'a> Worker<'a> {
         for index in accepting {
             self.accept(index, now);
         }
-        !orders || self.obey(now)
+        !orders || self.look_at_mail(now)
+    }
+
+    /// Orders and links. A link may come with a plan that is among the orders, which is why it is taken out before them.
+    fn look_at_mail(&mut self, now: Now) -> bool {
+        let links = match &mut self.links {
+            Links::First(arrivals) => arrivals.take(now.ms),
+            Links::Other(_) => Vec::new(),
+        };
+        let goes_on = self.obey(now);
+        for (Arrival { listener, stream }, until_ms) in links {
+            match (self.plan.listeners.iter().position(|l| l.link && l.name == listener), &mut self.links) {
+                (Some(at), _) => self.welcome(stream, at, Ends::default()),
+                (None, Links::First(arrivals)) => arrivals.put_back((Arrival { listener, stream }, until_ms)),
+                (None, Links::Other(_)) => {}
+            }
+        }
+        goes_on
     }
 
     fn obey(&mut self, now: Now) -> bool {
         while let Ok(order) = self.mailbox.orders.pop() {
             match order {
-                Order::Apply(plan, bound) => self.apply(plan, bound),
+                Order::Apply(plan, bound, _done) => self.apply(plan, bound),
                 Order::Drain(limit_ms) if self.drain.is_none() => {
                     self.listeners.clear();
                     self.engine.begin_drain();
@@ -273,7 +306,8 @@ impl<'a> Worker<'a> {
             let Some(Some(bound)) = self.listeners.get(index) else { return };
             match bound.accept() {
                 Ok(stream) => {
-                    let listener = self.plan.listeners.iter().position(|l| l.name == bound.listener);
+                    let listener =
+                        self.plan.listeners.iter().position(|l| !l.link && l.name == bound.listener);
                     let ends = ends(&stream, &bound.address);
                     self.welcome(stream, listener.unwrap_or(usize::MAX), ends);
                 }
@@ -496,7 +530,7 @@ impl<'a> Worker<'a> {
                     }
                     Intent::Join { session, upstream, frame } => self.join(session, upstream, frame),
                     Intent::OpenMap { endpoint, bit, name } => self.open_map(endpoint, bit, name),
-                    Intent::Tell(event) => self.mailbox.tell(event),
+                    Intent::Tell(event) => self.pass_on(event),
                 }
             }
         }
@@ -537,6 +571,13 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Of what all workers tell alike the first one's word is enough.
+    fn pass_on(&mut self, event: Event) {
+        if self.first || !matches!(event.kind, "applied" | "upstream_up" | "upstream_down") {
+            self.mailbox.tell(event);
+        }
+    }
+
     /// The dirty map of a replica lives in a file, if there is a place for it.
     fn open_map(&mut self, endpoint: usize, bit: u32, name: u64) {
         let Some(state_dir) = self.plan.state_dir.as_ref() else {
@@ -565,7 +606,11 @@ impl<'a> Worker<'a> {
     }
 
     fn connect(&mut self, key: usize, epoch: u32, address: &Address, dead_after_ms: u64) {
-        let opened = Stream::connect(address, Duration::from_millis(dead_after_ms)).and_then(|mut stream| {
+        let stream = match (address, &mut self.links) {
+            (Address::Link(link), Links::Other(caller)) => caller.call(&link.listener),
+            _ => Stream::connect(address, Duration::from_millis(dead_after_ms)),
+        };
+        let opened = stream.and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poller.add(&mut stream, upstream_token(key, epoch), interest)?;
             Ok(stream)
@@ -579,21 +624,25 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn go_on_draining(&mut self, now: Now) {
-        let Some(drain) = &mut self.drain else { return };
+    /// Whether it has drained.
+    fn go_on_draining(&mut self, now: Now) -> bool {
+        let Some(drain) = &mut self.drain else { return false };
         if drain.told || !(self.engine.is_drained() || now.ms >= drain.deadline) {
-            return;
+            return drain.told;
         }
         drain.told = true;
         let left: Vec<SessionId> = self.sessions.iter().map(|s| s.id).collect();
-        let detail = format!("{} sessions were closed at the limit", left.len());
+        let clients = left.iter().filter(|id| !self.engine.is_link(**id)).count();
         for id in left {
             self.close(id);
         }
         for (replica, effects) in self.engine.undelivered() {
             self.tell("lost", replica, format!("{effects} effects were not delivered when the drain ended"));
         }
-        self.tell("drained", String::new(), detail);
+        if let Some(closed) = self.draining.done(clients) {
+            self.tell("drained", String::new(), format!("{closed} sessions were closed at the limit"));
+        }
+        true
     }
 }
 
@@ -602,7 +651,7 @@ fn ends(stream: &Stream, bound: &Address) -> Ends {
     match (stream.addresses(), bound) {
         (Some((remote, local)), _) => Ends::tcp(remote, local),
         (None, Address::Unix(path)) => Ends::unix(path),
-        (None, Address::Tcp(_)) => Ends::default(), // it is gone again
+        (None, Address::Tcp(_) | Address::Link(_)) => Ends::default(), // it is gone again
     }
 }
 

@@ -125,7 +125,10 @@ fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) {
                 .iter()
                 .flatten()
                 .map(|m| {
-                    let all: serde_json::Value = serde_json::from_slice(&m.registry.snapshot()).unwrap();
+                    let all: serde_json::Value = serde_json::from_slice(&redisha_core::stats::snapshot(
+                        std::slice::from_ref(&m.registry),
+                    ))
+                    .unwrap();
                     format!("{}\n   {}\n   {}", m.registry.group(), all["replicas"], all["endpoints"])
                 })
                 .collect();

@@ -112,7 +112,9 @@ pub fn live(world: &mut World) -> Outcome {
 
 /// The replicas' statistics.
 fn replicas(world: &World) -> Vec<Json> {
-    let all: Json = serde_json::from_slice(&world.registry.snapshot()).unwrap();
+    let all: Json =
+        serde_json::from_slice(&redisha_core::stats::snapshot(std::slice::from_ref(&world.registry)))
+            .unwrap();
     all["replicas"].as_array().unwrap().clone()
 }
 
@@ -384,7 +386,9 @@ fn until(world: &mut World, what: &str, done: impl Fn(&World) -> bool) {
                 .filter(|c| c.waits_for() > 0 && !c.closed && !c.vanished)
                 .map(|c| format!("c{} ({:?}) waits for {}", c.name, c.session, c.next_expected()))
                 .collect();
-            let all: Json = serde_json::from_slice(&world.registry.snapshot()).unwrap();
+            let all: Json =
+                serde_json::from_slice(&redisha_core::stats::snapshot(std::slice::from_ref(&world.registry)))
+                    .unwrap();
             let (replicas, endpoints) = (&all["replicas"], &all["endpoints"]);
             panic!("waited for {what}; {stuck:?}; {:?}; {replicas} {endpoints}", world.left());
         }
@@ -419,7 +423,9 @@ fn nobody_waits_beside_elements(world: &mut World) {
 
 /// Everything must add up.
 fn account(world: &mut World) -> Outcome {
-    let statistics: Json = serde_json::from_slice(&world.registry.snapshot()).unwrap();
+    let statistics: Json =
+        serde_json::from_slice(&redisha_core::stats::snapshot(std::slice::from_ref(&world.registry)))
+            .unwrap();
     let sum = |list: &str, name: &str| -> u64 {
         statistics[list].as_array().unwrap().iter().map(|one| one[name].as_u64().unwrap()).sum()
     };

@@ -1,0 +1,100 @@
+//! One engine among those of a process: each worker has one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::stats::Registry;
+
+use super::ticket::SessionId;
+
+/// Which of the workers it is, and what they have together. Alone by default, and then nothing is shared.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    /// Its number among them.
+    pub index: usize,
+    /// The others' common knowledge; `None`: there are no others.
+    pub crew: Option<Arc<Crew>>,
+}
+
+/// What several workers have together.
+#[derive(Debug)]
+pub struct Crew {
+    workers: usize,
+    /// Sessions of clients, of all of them.
+    sessions: AtomicUsize,
+    /// What the first one counts: it alone is connected to what has an order.
+    first: Arc<Registry>,
+}
+
+impl Seat {
+    /// The seats of so many workers; `first`: what the first one counts.
+    pub fn row(workers: usize, first: &Arc<Registry>) -> Vec<Self> {
+        if workers == 1 {
+            return vec![Self::default()];
+        }
+        let crew = Crew { workers, sessions: AtomicUsize::new(0), first: Arc::clone(first) };
+        let crew = Some(Arc::new(crew));
+        (0..workers).map(|index| Self { index, crew: crew.clone() }).collect()
+    }
+
+    /// Whether it is the first of several, or the only one.
+    pub fn is_first(&self) -> bool {
+        self.index == 0
+    }
+
+    /// The number of a session: no other of the process has it.
+    pub(super) fn number(&self, id: SessionId) -> i64 {
+        let nth = i64::from(id.generation.get());
+        self.crew.as_ref().map_or(nth, |crew| (nth - 1) * crew.workers as i64 + self.index as i64 + 1)
+    }
+
+    /// A session has come; `false`: there are `max` already. `mine`: those that are here.
+    pub(super) fn comes(&self, mine: usize, max: usize) -> bool {
+        let Some(crew) = &self.crew else { return mine < max };
+        let before = crew.sessions.fetch_add(1, Ordering::Relaxed);
+        if before >= max {
+            self.goes();
+        }
+        before < max
+    }
+
+    /// One that had come has gone.
+    pub(super) fn goes(&self) {
+        if let Some(crew) = &self.crew {
+            crew.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the first worker knows of a server: its version and how many commands it has.
+    pub(super) fn server(&self, cluster: &str, id: &str) -> Option<(String, i64)> {
+        self.crew.as_ref()?.first.server(cluster, id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_of_one_session_each_and_the_bound_is_of_all() {
+        let row = Seat::row(3, &Arc::default());
+        let mut numbers: Vec<i64> = Vec::new();
+        for generation in [1, 2, 3].map(|n| NonZeroU32::new(n).expect("a generation")) {
+            numbers.extend(row.iter().map(|seat| seat.number(SessionId { slot: 0, generation })));
+        }
+        assert_eq!(numbers, (1..=9).collect::<Vec<i64>>());
+        assert!(row[0].comes(0, 2) && row[1].comes(0, 2) && !row[2].comes(0, 2));
+        row[1].goes();
+        assert!(row[2].comes(0, 2) && !row[0].comes(1, 2));
+    }
+
+    #[test]
+    fn alone_it_counts_its_own() {
+        let seat = Seat::row(1, &Arc::default()).remove(0);
+        let id = SessionId { slot: 3, generation: NonZeroU32::new(7).expect("a generation") };
+        assert_eq!(seat.number(id), 7);
+        assert!(seat.comes(1, 2) && !seat.comes(2, 2));
+    }
+}
