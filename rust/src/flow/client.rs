@@ -12,7 +12,7 @@ use super::ends::Ends;
 use super::ingress::wrong_arity;
 use super::local::Answered;
 use super::pause::Extent;
-use super::session::{Ending, Session};
+use super::session::{Ending, Peering, Session};
 use super::unblock::Unblock;
 
 const SYNTAX: &str = "ERR syntax error";
@@ -91,6 +91,42 @@ struct Filter<'a> {
     age: Option<u64>,
 }
 
+/// What a command finds that concerns all sessions; several workers have a part of it each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done; there is nothing to tell.
+    #[default]
+    Done,
+    /// The sessions it is about, a line each.
+    Lines(String),
+    /// How many.
+    Count(i64),
+    /// Whether there was any.
+    Found(bool),
+}
+
+impl Answer {
+    /// What another worker found.
+    pub(super) fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Lines(all), Self::Lines(more)) => all.push_str(&more),
+            (Self::Count(all), Self::Count(more)) => *all += more,
+            (Self::Found(found), Self::Found(too)) => *found |= too,
+            _ => {} // one that ends has nothing to add
+        }
+    }
+
+    /// As a reply.
+    pub(super) fn write(self, out: &mut Vec<u8>, resp3: bool) {
+        match self {
+            Self::Lines(lines) => encode::verbatim(out, &lines, resp3),
+            Self::Count(n) => encode::integer(out, n),
+            Self::Found(true) | Self::Done => encode::status(out, "OK"),
+            Self::Found(false) => encode::error(out, "ERR No such client"),
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn client(
         &mut self,
@@ -123,8 +159,11 @@ impl Engine {
                 encode::status(out, "OK");
             }
             b"info" => encode::verbatim(out, &self.line(slot, Some((slot, request))), resp3),
-            b"list" => encode::verbatim(out, &self.client_list(slot, request)?, resp3),
-            b"kill" => self.client_kill(slot, request, out)?,
+            b"list" | b"kill" | b"pause" | b"unpause" | b"unblock" => {
+                if let Some(answer) = self.client_everywhere(Some(slot), request) {
+                    answer?.write(out, resp3);
+                }
+            }
             b"setinfo" => client_setinfo(session, request, out)?,
             b"reply" => client_reply(session, request, out)?,
             b"no-evict" | b"no-touch" => {
@@ -154,12 +193,6 @@ impl Engine {
                     .into());
             }
             b"getredir" => encode::integer(out, -1),
-            b"pause" => self.client_pause(request, out)?,
-            b"unpause" => {
-                self.unpause();
-                encode::status(out, "OK");
-            }
-            b"unblock" => self.client_unblock(request, out)?,
             b"help" => {
                 encode::array(out, HELP.len());
                 for line in HELP {
@@ -169,6 +202,25 @@ impl Engine {
             _ => return Err(unknown(request)),
         }
         Ok(())
+    }
+
+    /// A command about all sessions of this worker; `asker` is one of them, or another worker's. `None`: it is not one.
+    pub(super) fn client_everywhere(
+        &mut self,
+        asker: Option<usize>,
+        request: &Request<'_>,
+    ) -> Option<Result<Answer, Cow<'static, str>>> {
+        Some(match request.arg(1).to_ascii_lowercase().as_slice() {
+            b"list" => self.client_list(asker, request).map(Answer::Lines),
+            b"kill" => self.client_kill(asker, request),
+            b"pause" => self.client_pause(request),
+            b"unpause" => {
+                self.unpause();
+                Ok(Answer::Done)
+            }
+            b"unblock" => self.client_unblock(request),
+            _ => return None,
+        })
     }
 
     pub(super) fn set_name(&mut self, slot: usize, name: &[u8]) -> Answered {
@@ -185,18 +237,19 @@ impl Engine {
     }
 
     /// The sessions that a session sees: clients see clients, members of the group those of their kind.
-    fn seen_by(&self, slot: usize) -> impl Iterator<Item = (usize, &Session)> {
+    fn seen_by(&self, asker: Option<usize>) -> impl Iterator<Item = (usize, &Session)> {
         let kind = |s: &Session| std::mem::discriminant(&s.peering);
-        let mine = self.sessions.get(slot).map(kind);
-        self.sessions.iter().filter(move |(_, s)| Some(kind(s)) == mine)
+        let mine = asker.and_then(|slot| self.sessions.get(slot)).map(kind);
+        let mine = mine.unwrap_or(std::mem::discriminant(&Peering::Client)); // only clients ask other workers
+        self.sessions.iter().filter(move |(_, s)| kind(s) == mine)
     }
 
-    fn client_list(&self, slot: usize, request: &Request<'_>) -> Result<String, Cow<'static, str>> {
-        let me = Some((slot, request));
+    fn client_list(&self, asker: Option<usize>, request: &Request<'_>) -> Result<String, Cow<'static, str>> {
+        let me = asker.map(|slot| (slot, request));
         let mut lines = String::new();
         if request.len() == 4 && is_word(request.arg(2), "TYPE") {
             let kind = kind_named(request.arg(3))?;
-            for (other, session) in self.seen_by(slot) {
+            for (other, session) in self.seen_by(asker) {
                 if kind_of(session) == kind {
                     lines += &self.line(other, me);
                 }
@@ -204,12 +257,12 @@ impl Engine {
         } else if request.len() > 3 && is_word(request.arg(2), "ID") {
             for arg in request.args_from(3) {
                 let id = parse_integer(arg).ok_or("ERR Invalid client ID")?;
-                if let Some((other, _)) = self.seen_by(slot).find(|(_, s)| s.number == id) {
+                if let Some((other, _)) = self.seen_by(asker).find(|(_, s)| s.number == id) {
                     lines += &self.line(other, me);
                 }
             }
         } else if request.len() == 2 {
-            for (other, _) in self.seen_by(slot) {
+            for (other, _) in self.seen_by(asker) {
                 lines += &self.line(other, me);
             }
         } else {
@@ -219,41 +272,41 @@ impl Engine {
     }
 
     /// `CLIENT KILL address`, `CLIENT KILL option value …`.
-    fn client_kill(&mut self, slot: usize, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
+    fn client_kill(
+        &mut self,
+        asker: Option<usize>,
+        request: &Request<'_>,
+    ) -> Result<Answer, Cow<'static, str>> {
         let old = request.len() == 3;
         let (filter, spare_me) = if old {
             (Filter { remote: Some(request.arg(2)), ..Filter::default() }, false)
         } else {
-            self.kill_filter(slot, request)?
+            self.kill_filter(asker, request)?
         };
         let now_ms = self.now.ms;
         let found: Vec<usize> = self
-            .seen_by(slot)
+            .seen_by(asker)
             .filter(|&(other, session)| {
-                !(spare_me && other == slot)
+                !(spare_me && Some(other) == asker)
                     && session.ending != Ending::Broken
                     && filter.is_met(session, now_ms)
             })
             .map(|(other, _)| other)
             .collect();
-        match (old, found.len()) {
-            (true, 0) => return Err("ERR No such client".into()),
-            (true, _) => encode::status(out, "OK"),
-            (false, n) => encode::integer(out, n as i64),
-        }
+        let answer = if old { Answer::Found(!found.is_empty()) } else { Answer::Count(found.len() as i64) };
         for other in found {
-            if other == slot {
-                self.sessions[slot].ending = Ending::Draining;
+            if Some(other) == asker {
+                self.sessions[other].ending = Ending::Draining;
             } else {
                 self.close_session(other);
             }
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn kill_filter<'a>(
         &self,
-        slot: usize,
+        asker: Option<usize>,
         request: &Request<'a>,
     ) -> Result<(Filter<'a>, bool), Cow<'static, str>> {
         let (mut filter, mut spare_me) = (Filter::default(), true);
@@ -270,7 +323,7 @@ impl Engine {
             } else if is_word(option, "LADDR") {
                 filter.local = Some(value);
             } else if is_word(option, "USER") {
-                if !self.has_user(slot, value) {
+                if asker.is_some_and(|slot| !self.has_user(slot, value)) {
                     return Err(format!("ERR No such user '{}'", quoted(value)).into());
                 }
                 filter.user = Some(value);
@@ -324,7 +377,7 @@ impl Engine {
     }
 
     /// `CLIENT PAUSE milliseconds [WRITE|ALL]`.
-    fn client_pause(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
+    fn client_pause(&mut self, request: &Request<'_>) -> Result<Answer, Cow<'static, str>> {
         let extent = match request.len() {
             3 => Extent::All,
             4 if is_word(request.arg(3), "ALL") => Extent::All,
@@ -335,12 +388,11 @@ impl Engine {
         let ms = parse_integer(request.arg(2)).ok_or("ERR timeout is not an integer or out of range")?;
         let ms = u64::try_from(ms).map_err(|_| "ERR timeout is negative")?;
         self.pause_sessions(extent, ms);
-        encode::status(out, "OK");
-        Ok(())
+        Ok(Answer::Done)
     }
 
     /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`.
-    fn client_unblock(&mut self, request: &Request<'_>, out: &mut Vec<u8>) -> Answered {
+    fn client_unblock(&mut self, request: &Request<'_>) -> Result<Answer, Cow<'static, str>> {
         let how = match request.len() {
             3 => Unblock::Timeout,
             4 if is_word(request.arg(3), "TIMEOUT") => Unblock::Timeout,
@@ -351,8 +403,7 @@ impl Engine {
         let id = parse_integer(request.arg(2)).ok_or(NOT_INTEGER)?;
         let found = self.session_numbered(id);
         let unblocked = found.is_some_and(|other| self.unblock(other, how));
-        encode::integer(out, i64::from(unblocked));
-        Ok(())
+        Ok(Answer::Count(i64::from(unblocked)))
     }
 
     /// A session as `CLIENT LIST` shows it: Redis 7.0's fields in their order, then those that came later.

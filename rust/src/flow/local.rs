@@ -29,6 +29,9 @@ impl Engine {
         if let Some(command) = command.filter(|c| c.name == "wait") {
             return self.wait_on_route(slot, command, request);
         }
+        if let Some(step) = self.ask_abroad(slot, command, request) {
+            return step;
+        }
         match known.map_or("", |c| c.name) {
             "ping" => self.ping(slot, request),
             "echo" => self.answer_now(slot, |out| encode::bulk(out, request.arg(1))),

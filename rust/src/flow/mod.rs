@@ -16,6 +16,7 @@
 //! [`Engine`] owns all of it. The worker (its shell) calls `session_*` and `upstream_*` with what the sockets gave, `tick`
 //! with the time, and then writes what [`Engine::take_dirty_sessions`] and [`Engine::take_dirty_upstreams`] name.
 
+mod abroad;
 mod apply;
 mod attempt;
 mod backoff;
@@ -110,6 +111,7 @@ use sequencer::Sequencer;
 use session::Session;
 use upstream::Upstream;
 
+pub use client::Answer;
 pub use dirty::{REGION_BYTES, Region, bucket};
 pub use ends::Ends;
 pub use orders::Action;
@@ -176,6 +178,13 @@ pub enum Intent {
         bit: u32,
         /// What the map is called.
         name: u64,
+    },
+    /// Ask the other workers; answer with `answered`, once for each.
+    AskOthers {
+        /// The question.
+        number: u64,
+        /// The command.
+        frame: Vec<u8>,
     },
     /// Tell the control plane.
     Tell(Event),
@@ -291,6 +300,8 @@ pub struct Engine {
     heavy: Vec<SessionId>,
     /// Commands that wait for members or mirrors (`WAIT`).
     waits: Vec<wait::Waiting>,
+    /// Commands that wait for other workers.
+    asking: Vec<abroad::Asking>,
     /// Commands that block in sequencers.
     blocked: blocked::Blocked,
     /// Sessions that blocked after their clients had hung up.
@@ -356,6 +367,7 @@ impl Engine {
             runnable: Vec::new(),
             heavy: Vec::new(),
             waits: Vec::new(),
+            asking: Vec::new(),
             blocked: blocked::Blocked::default(),
             hung: Vec::new(),
             buffers: Buffers::default(),
@@ -453,6 +465,7 @@ impl Engine {
     /// Give everything up: each call in flight is answered, nothing is sent any more.
     pub fn abandon(&mut self) {
         self.leave_group();
+        self.give_up_asking();
         let keys: Vec<usize> = self.upstreams.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.break_upstream(key, "redisha is stopping");

@@ -92,7 +92,6 @@ impl Engine {
                 self.sessions[slot].ending = Ending::Draining;
                 Some(self.refuse(slot, text))
             }
-            Peering::Link => None, // it never comes in at a group's listener
             Peering::Beat => Some(self.beat_command(slot, request)),
             Peering::Client | Peering::Call { .. }
                 if known.is_some_and(|c| c.name == "wait")
@@ -105,7 +104,8 @@ impl Engine {
                 // The leader answers it, on the connection that all share.
                 Some(self.forward(slot, known, &Incoming { request: *request, owner: None }))
             }
-            Peering::Client | Peering::Call { .. } => None,
+            // (A link never comes in at a group's listener.)
+            Peering::Client | Peering::Link | Peering::Call { .. } => None,
             Peering::Turned { .. } => Some(self.turn_away(slot)),
             Peering::Control => {
                 let writes = known.is_none_or(|c| c.resolve(request).map_or(true, Command::is_write));

@@ -42,6 +42,17 @@ impl Seat {
         self.index == 0
     }
 
+    /// How many other workers there are.
+    pub(super) fn others(&self) -> usize {
+        self.crew.as_ref().map_or(0, |crew| crew.workers - 1)
+    }
+
+    /// Whether another worker may have a session of this number.
+    pub(super) fn is_elsewhere(&self, number: i64) -> bool {
+        let workers = self.crew.as_ref().map_or(1, |crew| crew.workers as i64);
+        number > 0 && (number - 1) % workers != self.index as i64
+    }
+
     /// The number of a session: no other of the process has it.
     pub(super) fn number(&self, id: SessionId) -> i64 {
         let nth = i64::from(id.generation.get());

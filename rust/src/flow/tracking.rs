@@ -136,6 +136,11 @@ impl Engine {
         id: i64,
     ) -> Result<i64, Step> {
         let Some(target) = self.session_numbered(id) else {
+            if self.seat.is_elsewhere(id) {
+                let text = "ERR if there is a connection with this ID, another worker of redisha serves it, and it cannot be \
+                            told of what is read here; with 'workers: 1' it can";
+                return Err(self.refuse(slot, text));
+            }
             return Err(self.refuse(slot, "ERR The client ID you want redirect to does not exist"));
         };
         let place = self.place_nearest(slot, command, request)?;

@@ -54,6 +54,7 @@ impl Engine {
         self.tend_spares();
         self.tick_blocked();
         self.settle_waits();
+        self.expire_asking();
         self.keep_budget();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;

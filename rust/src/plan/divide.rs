@@ -24,8 +24,10 @@ const LONGER: Duration = Duration::from_secs(1);
 /// Who gives the writes to a cluster their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Order {
+    /// Nobody: no route leads there.
+    Unrouted,
     /// Nobody: its servers do.
-    None,
+    Servers,
     /// The first worker; it sends them to these mirrors.
     First(Vec<Mirror>),
     /// The same, for sessions of its own only.
@@ -50,19 +52,20 @@ impl Plan {
     }
 
     fn orders(&self) -> Vec<Order> {
-        let mut orders = vec![None; self.clusters.len()];
+        let mut orders = vec![Order::Unrouted; self.clusters.len()];
         let routes = self.listeners.iter().flat_map(|l| l.routes.routes());
         for route in routes {
             let Some(order) = orders.get_mut(route.cluster) else { continue };
-            *order = match order.take() {
-                None if route.mirrors.is_empty() => Some(Order::None),
-                None => Some(Order::First(route.mirrors.clone())),
-                Some(Order::None) if route.mirrors.is_empty() => Some(Order::None),
-                Some(Order::First(mirrors)) if mirrors == route.mirrors => Some(Order::First(mirrors)),
-                Some(_) => Some(Order::FirstAlone),
+            let wanted = match route.mirrors.as_slice() {
+                [] => Order::Servers,
+                mirrors => Order::First(mirrors.to_vec()),
             };
+            if *order == Order::Unrouted {
+                *order = wanted;
+            } else if *order != wanted {
+                *order = Order::FirstAlone;
+            }
         }
-        let mut orders: Vec<Order> = orders.into_iter().map(|o| o.unwrap_or(Order::None)).collect();
         for &cluster in self.group.iter().flat_map(|g| g.peers.iter().chain([&g.local])) {
             if let Some(order) = orders.get_mut(cluster) {
                 *order = Order::FirstAlone;
@@ -107,19 +110,23 @@ impl Plan {
         }
     }
 
-    /// Where the others come in: one listener, with a cluster of one, for each server.
+    /// Where the others come in: one listener, with a cluster of one, for each server. Those without mirrors have one, too:
+    /// what is on its way when a plan takes the mirrors away still arrives.
     fn add_links(&mut self, orders: &[Order]) {
         for (at, order) in orders.iter().enumerate() {
-            let (Order::First(mirrors), Some(cluster)) = (order, self.clusters.get(at).cloned()) else {
-                continue;
+            let mirrors = match order {
+                Order::First(mirrors) => mirrors.as_slice(),
+                Order::Servers => &[],
+                Order::Unrouted | Order::FirstAlone => continue,
             };
+            let Some(cluster) = self.clusters.get(at).filter(|c| !c.redirects).cloned() else { continue };
             for endpoint in &cluster.endpoints {
                 let ids = std::iter::once(endpoint.id.as_str());
                 let route = Route {
                     prefix: Vec::new(),
                     remove_prefix: false,
                     cluster: self.clusters.len(),
-                    mirrors: mirrors.clone(),
+                    mirrors: mirrors.to_vec(),
                     samples: 0, // drawn where the client is
                 };
                 self.clusters.push(Cluster {
@@ -193,8 +200,8 @@ mod tests {
     fn a_mirrored_cluster_is_reached_by_links() {
         let plans = plan(&json!([listener("l", &[("", "a", &["b"]), ("x:", "c", &[])])]));
         assert_eq!(plans.len(), 3);
-        assert_eq!(names(&plans[0]), ["l", "to a/a:1", "to a/a:2"]);
-        assert_eq!(plans[0].clusters.len(), 5, "each link has a cluster of one server");
+        assert_eq!(names(&plans[0]), ["l", "to a/a:1", "to a/a:2", "to c/c:1"]);
+        assert_eq!(plans[0].clusters.len(), 6, "each link has a cluster of one server");
         assert_eq!(plans[0].clusters[4].endpoints[0].id, "a:2");
         assert!(plans[0].limits.memory_bytes == 30 << 20 && plans[0].limits.max_clients == 10);
         for other in &plans[1..] {
@@ -212,7 +219,7 @@ mod tests {
     fn different_mirrors_of_one_cluster_are_the_firsts_alone() {
         let mixed = listener("mixed", &[("x:", "a", &["b"]), ("y:", "a", &[])]);
         let plans = plan(&json!([mixed, listener("plain", &[("", "c", &[])])]));
-        assert_eq!(names(&plans[0]), ["mixed", "plain"]);
+        assert_eq!(names(&plans[0]), ["mixed", "plain", "to c/c:1"]);
         assert_eq!(names(&plans[1]), ["plain"]);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use super::counter::Counter;
 use super::latency::{Latency, summary};
 use super::registry::{EndpointStats, Label, ListenerStats, Lists, Registry};
 use crate::command::{COMMANDS, by_id};
@@ -59,7 +60,7 @@ fn worker(registries: &[Arc<Registry>]) -> Map<String, Value> {
 }
 
 fn commands(registries: &[Arc<Registry>]) -> Vec<Value> {
-    let total = |id: usize| registries.iter().filter_map(|r| r.commands.get(id)).map(|n| n.get()).sum();
+    let total = |id: usize| registries.iter().filter_map(|r| r.commands.get(id)).map(Counter::get).sum();
     (0..=COMMANDS)
         .map(|id| (id, total(id)))
         .filter(|(_, n): &(usize, u64)| *n > 0)

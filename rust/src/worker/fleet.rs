@@ -12,8 +12,8 @@ use crate::net::{BindError, Bound, Poller, Waker};
 use crate::plan::{Address, Plan, PlanError};
 use crate::stats::{Registry, snapshot};
 
-use super::link::{Arrivals, Links};
 use super::mailbox::{ControlEnd, Draining, Order, Signal, WorkerEnd, mailbox};
+use super::post::Post;
 use super::sockets::WAKER;
 use super::turn::{Start, Worker};
 
@@ -247,17 +247,12 @@ fn start(
     let pollers = plans.iter().map(|_| Poller::new()).collect::<io::Result<Vec<Poller>>>()?;
     let wakers = pollers.iter().map(|p| p.waker(WAKER).map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
     let draining = Arc::new(Draining::of(plans.len()));
-    let mut arrivals = Arrivals::default();
-    let mut links = Vec::new();
-    for first in wakers.iter().take(1).cycle().take(plans.len().saturating_sub(1)) {
-        links.push(Links::Other(arrivals.caller(Arc::clone(first))));
-    }
-    links.insert(0, Links::First(arrivals));
+    let post = Post::row(&wakers);
     let seats = registries.first().map_or_else(Vec::new, |first| Seat::row(plans.len(), first));
     let each =
-        pollers.into_iter().zip(wakers).zip(seats).zip(links).zip(plans.iter().zip(sockets)).zip(registries);
+        pollers.into_iter().zip(wakers).zip(seats).zip(post).zip(plans.iter().zip(sockets)).zip(registries);
     let mut workers: Vec<Running> = Vec::new();
-    for (((((poller, waker), seat), links), (plan, bound)), registry) in each {
+    for (((((poller, waker), seat), post), (plan, bound)), registry) in each {
         let (mailbox, control) = mailbox(signal);
         let (end, ended) = channel();
         let name = if seat.is_first() {
@@ -271,7 +266,7 @@ fn start(
             plan: Arc::clone(plan),
             bound,
             registry: Arc::clone(registry),
-            links,
+            post,
             draining: Arc::clone(&draining),
         };
         let spawned = std::thread::Builder::new().name(name).spawn(move || {

@@ -4,15 +4,15 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::flow::{Ends, Engine, Event, Intent, Now, REGION_BYTES, SLICES, Seat, SessionId};
+use crate::flow::{Answer, Ends, Engine, Event, Intent, Now, REGION_BYTES, SLICES, Seat, SessionId};
 use crate::net::{Bound, FileMemory, Interest, Io, Poller, Ready, Stream, boot_id, remove_files, words};
 use crate::plan::{Address, Plan};
 use crate::stats::Registry;
 
 use super::clock::Clock;
-use super::link::{Arrival, Links};
 use super::mailbox::{Draining, Order, WorkerEnd};
 use super::pipe::{Pipe, Pumped};
+use super::post::{Letter, Post};
 use super::sockets::{
     SessionSocket, Sockets, UpstreamSocket, Whose, listener_token, pipe_token, session_token, upstream_token,
     whose,
@@ -56,7 +56,7 @@ pub(super) struct Worker<'a> {
     registry: Arc<Registry>,
     /// It is the first of the workers, or the only one.
     first: bool,
-    links: Links,
+    post: Post,
     draining: Arc<Draining>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Start {
     pub bound: Vec<Bound>,
     pub registry: Arc<Registry>,
     pub seed: u64,
-    pub links: Links,
+    pub post: Post,
     pub draining: Arc<Draining>,
 }
 
@@ -79,7 +79,7 @@ struct Drain {
 impl<'a> Worker<'a> {
     /// Made by the thread that starts it; run by its own.
     pub(super) fn new(poller: Poller, mailbox: &'a mut WorkerEnd, start: Start) -> io::Result<Self> {
-        let Start { seat, plan, bound, registry, seed, links, draining } = start;
+        let Start { seat, plan, bound, registry, seed, post, draining } = start;
         let clock = Clock::start();
         let first = seat.is_first();
         let engine = Engine::seated(seat, Arc::clone(&plan), Arc::clone(&registry), clock.now(), seed);
@@ -105,7 +105,7 @@ impl<'a> Worker<'a> {
             drain: None,
             registry,
             first,
-            links,
+            post,
             draining,
         };
         worker.act();
@@ -214,18 +214,24 @@ impl<'a> Worker<'a> {
         !orders || self.look_at_mail(now)
     }
 
-    /// Orders and links. A link may come with a plan that is among the orders, which is why it is taken out before them.
+    /// Orders, and what other workers sent. A link may come with a plan that is among the orders, which is why the letters
+    /// are taken out before them and read afterwards.
     fn look_at_mail(&mut self, now: Now) -> bool {
-        let links = match &mut self.links {
-            Links::First(arrivals) => arrivals.take(now.ms),
-            Links::Other(_) => Vec::new(),
-        };
+        let letters = self.post.take(now.ms);
         let goes_on = self.obey(now);
-        for (Arrival { listener, stream }, until_ms) in links {
-            match (self.plan.listeners.iter().position(|l| l.link && l.name == listener), &mut self.links) {
-                (Some(at), _) => self.welcome(stream, at, Ends::default()),
-                (None, Links::First(arrivals)) => arrivals.put_back((Arrival { listener, stream }, until_ms)),
-                (None, Links::Other(_)) => {}
+        for (letter, until_ms) in letters {
+            match letter {
+                Letter::Link { listener, stream } => {
+                    match self.plan.listeners.iter().position(|l| l.link && l.name == listener) {
+                        Some(at) => self.welcome(stream, at, Ends::default()),
+                        None => self.post.put_back(listener, stream, until_ms),
+                    }
+                }
+                Letter::Ask { from, number, frame } => {
+                    let answer = self.engine.asked(&frame);
+                    self.post.answer(from, number, answer);
+                }
+                Letter::Answer { number, answer } => self.engine.answered(number, answer),
             }
         }
         goes_on
@@ -530,6 +536,11 @@ impl<'a> Worker<'a> {
                     }
                     Intent::Join { session, upstream, frame } => self.join(session, upstream, frame),
                     Intent::OpenMap { endpoint, bit, name } => self.open_map(endpoint, bit, name),
+                    Intent::AskOthers { number, frame } => {
+                        for _ in 0..self.post.ask(number, &Arc::from(frame)) {
+                            self.engine.answered(number, Answer::default()); // it has ended: it has no session
+                        }
+                    }
                     Intent::Tell(event) => self.pass_on(event),
                 }
             }
@@ -606,8 +617,8 @@ impl<'a> Worker<'a> {
     }
 
     fn connect(&mut self, key: usize, epoch: u32, address: &Address, dead_after_ms: u64) {
-        let stream = match (address, &mut self.links) {
-            (Address::Link(link), Links::Other(caller)) => caller.call(&link.listener),
+        let stream = match address {
+            Address::Link(link) => self.post.call(&link.listener),
             _ => Stream::connect(address, Duration::from_millis(dead_after_ms)),
         };
         let opened = stream.and_then(|mut stream| {

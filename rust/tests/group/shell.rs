@@ -322,6 +322,7 @@ impl World {
                         m.engine().map_opened(endpoint, bit, region, boot);
                     }
                     Intent::Join { .. } => unreachable!("no client replicates here"),
+                    Intent::AskOthers { .. } => unreachable!("there is one worker"),
                     Intent::Tell(event) => {
                         if !matches!(event.kind, "ask" | "answer") {
                             say!(

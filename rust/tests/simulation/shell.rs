@@ -260,6 +260,7 @@ impl World {
                         }
                     }
                     Intent::Join { .. } => unreachable!("no client replicates here"),
+                    Intent::AskOthers { .. } => unreachable!("there is one worker"),
                     Intent::Tell(event) => {
                         *self.told.entry(event.kind).or_default() += 1;
                         say!(self, "told: {event:?}");
