@@ -355,6 +355,28 @@ def test_reload_changes_what_all_do(proxy: Sidecar, redis_server, primary: Redis
         conn.close()
 
 
+def test_mirror_comes_and_goes_while_clients_block(sidecar, primary: RedisServer, mirror: RedisServer) -> None:
+    """Who blocks at another worker asks again when a mirror comes, which hears of the pop; and waits on when it goes."""
+    bare = with_workers(configs.pass_through(primary.address), 2)
+    mirrored = with_workers(configs.mirrored(primary.address, mirror.address), 2)
+    proxy = sidecar(bare)
+    with conn_on(proxy, 1, 2) as conn, conn_on(proxy, 0, 2) as other:
+        conn.send_command("BLPOP", "q", 0)
+        wait.until(lambda: blocks(proxy, 1), "it blocks")
+        proxy.reload(mirrored)
+        assert conn.reply().startswith(b"-UNBLOCKED ")
+        conn.send_command("BLPOP", "q", 0)
+        wait.until(lambda: blocks(proxy, 1), "it blocks")
+        assert other.command("RPUSH", "q", "a", "b") == b":2\r\n"
+        assert conn.reply() == b"*2\r\n$1\r\nq\r\n$1\r\na\r\n"
+        wait.until(lambda: mirror.cli("LRANGE", "q", 0, -1) == [b"b"], "the mirror has what is left")
+        conn.send_command("BLPOP", "r", 0)
+        wait.until(lambda: blocks(proxy, 1), "it blocks")
+        proxy.reload(bare)
+        assert other.command("RPUSH", "r", "c") == b":1\r\n"
+        assert conn.reply() == b"*2\r\n$1\r\nr\r\n$1\r\nc\r\n"
+
+
 def test_drain_loses_no_reply(proxy: Sidecar, primary: RedisServer, mirror: RedisServer, workers: int) -> None:
     """SIGTERM under load: what a client was not answered was not executed, and the mirror has everything."""
     acknowledged = [0] * CLIENTS

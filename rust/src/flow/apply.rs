@@ -145,8 +145,14 @@ impl Engine {
         keys
     }
 
+    /// Whether the first worker gives the writes to an endpoint their order from now on: it is reached by a link instead.
+    pub(super) fn is_superseded(&self, key: usize) -> bool {
+        let Some(old) = self.endpoints.get(key).filter(|e| e.retired && !e.is_link()) else { return false };
+        self.endpoints.iter().any(|(_, e)| e.is_link() && e.cluster == old.cluster && e.id == old.id)
+    }
+
     /// Every connection to an endpoint, as primary or as mirror.
-    fn upstreams_of(&self, endpoint: usize) -> Vec<usize> {
+    pub(super) fn upstreams_of(&self, endpoint: usize) -> Vec<usize> {
         self.upstreams.iter().filter(|(_, u)| u.endpoint == endpoint).map(|(key, _)| key).collect()
     }
 

@@ -497,7 +497,8 @@ impl Engine {
         let takes = |u: &Upstream| match (u.role, u.calls.front()) {
             (Role::Private { session }, Some(Call::Client(call))) => {
                 let taking = command_of(call.command).is_some_and(|c| blocks(c) && c.is_write());
-                let sequenced = self.endpoints.get(u.endpoint).is_some_and(|e| e.sequencer.is_some());
+                let sequenced = self.endpoints.get(u.endpoint).is_some_and(|e| e.sequencer.is_some())
+                    || self.is_superseded(u.endpoint);
                 (taking && sequenced).then_some(session)
             }
             _ => None,

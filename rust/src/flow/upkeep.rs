@@ -234,6 +234,8 @@ impl Engine {
             stats.committed_total.set(sequencer.log.committed());
         }
         self.touch_sequencer(key);
+        let answers =
+            self.is_superseded(key) && self.upstreams_of(key).iter().any(|&u| self.has_unblocked(u));
         let endpoint = &mut self.endpoints[key];
         if !endpoint.retired {
             endpoint.retired_at = None;
@@ -256,7 +258,7 @@ impl Engine {
             .iter()
             .flatten()
             .any(|&u| self.upstreams.get(u).is_some_and(|u| !u.calls.is_empty()));
-        if ((behind || busy) && now.ms < since + RETIRE_MS) || now.ms < endpoint.wanted_ms {
+        if ((behind || busy || answers) && now.ms < since + RETIRE_MS) || now.ms < endpoint.wanted_ms {
             return;
         }
         let mine: Vec<usize> = endpoint
@@ -280,6 +282,11 @@ impl Engine {
             self.endpoints.remove(key);
         }
         self.publish();
+    }
+
+    /// Whether a session's own connection is about to tell that it blocks no more.
+    fn has_unblocked(&self, key: usize) -> bool {
+        self.upstreams.get(key).is_some_and(|u| u.is_private() && !u.calls.is_empty())
     }
 
     /// Put the replicas' states where they can be read.

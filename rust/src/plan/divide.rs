@@ -11,12 +11,14 @@
 //! that is reached by a link to the first, which has a listener for each. What cannot be told apart there (a group, whose
 //! consistency belongs to sessions; a cluster that has different mirrors on different routes) the first worker serves alone.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::balance::Ring;
 use super::compile::{Cluster, Listener, Mirror, Plan, Route};
 use super::maglev::Maglev;
 use super::select::RouteTable;
 use super::spec::{Address, Consistency, Link, Port};
-use std::time::Duration;
 
 /// How much longer than the first worker another one waits, which waits for it.
 const LONGER: Duration = Duration::from_secs(1);
@@ -28,7 +30,7 @@ enum Order {
     Unrouted,
     /// Nobody: its servers do.
     Servers,
-    /// The first worker; it sends them to these mirrors.
+    /// The first worker; it sends them to these mirrors, or has done so and no plan has any more.
     First(Vec<Mirror>),
     /// The same, for sessions of its own only.
     FirstAlone,
@@ -36,12 +38,15 @@ enum Order {
 
 impl Plan {
     /// The plan of each worker, the first's in front.
-    pub fn divide(mut self) -> Vec<Self> {
+    ///
+    /// `ordered`: the clusters that plans before it gave an order by the first worker. They keep it when their mirrors go:
+    /// else what is on its way, waits or is subscribed over a link would be lost.
+    pub fn divide(mut self, ordered: &mut BTreeSet<String>) -> Vec<Self> {
         if self.workers == 1 {
             return vec![self];
         }
         self.limits.memory_bytes /= self.workers;
-        let orders = self.orders();
+        let orders = self.orders(ordered);
         let mut plans = vec![];
         for _ in 1..self.workers {
             plans.push(self.of_others(&orders));
@@ -51,7 +56,7 @@ impl Plan {
         plans
     }
 
-    fn orders(&self) -> Vec<Order> {
+    fn orders(&self, ordered: &mut BTreeSet<String>) -> Vec<Order> {
         let mut orders = vec![Order::Unrouted; self.clusters.len()];
         let routes = self.listeners.iter().flat_map(|l| l.routes.routes());
         for route in routes {
@@ -64,6 +69,13 @@ impl Plan {
                 *order = wanted;
             } else if *order != wanted {
                 *order = Order::FirstAlone;
+            }
+        }
+        for (order, cluster) in orders.iter_mut().zip(&self.clusters).filter(|(_, c)| !c.redirects) {
+            if matches!(order, Order::First(_)) {
+                ordered.insert(cluster.name.clone());
+            } else if *order == Order::Servers && ordered.contains(&cluster.name) {
+                *order = Order::First(Vec::new());
             }
         }
         for &cluster in self.group.iter().flat_map(|g| g.peers.iter().chain([&g.local])) {
@@ -110,23 +122,19 @@ impl Plan {
         }
     }
 
-    /// Where the others come in: one listener, with a cluster of one, for each server. Those without mirrors have one, too:
-    /// what is on its way when a plan takes the mirrors away still arrives.
+    /// Where the others come in: one listener, with a cluster of one, for each server.
     fn add_links(&mut self, orders: &[Order]) {
         for (at, order) in orders.iter().enumerate() {
-            let mirrors = match order {
-                Order::First(mirrors) => mirrors.as_slice(),
-                Order::Servers => &[],
-                Order::Unrouted | Order::FirstAlone => continue,
+            let (Order::First(mirrors), Some(cluster)) = (order, self.clusters.get(at).cloned()) else {
+                continue;
             };
-            let Some(cluster) = self.clusters.get(at).filter(|c| !c.redirects).cloned() else { continue };
             for endpoint in &cluster.endpoints {
                 let ids = std::iter::once(endpoint.id.as_str());
                 let route = Route {
                     prefix: Vec::new(),
                     remove_prefix: false,
                     cluster: self.clusters.len(),
-                    mirrors: mirrors.to_vec(),
+                    mirrors: mirrors.clone(),
                     samples: 0, // drawn where the client is
                 };
                 self.clusters.push(Cluster {
@@ -160,6 +168,10 @@ mod tests {
     use super::*;
 
     fn plan(listeners: &Value) -> Vec<Plan> {
+        plan_after(listeners, &mut BTreeSet::new())
+    }
+
+    fn plan_after(listeners: &Value, ordered: &mut BTreeSet<String>) -> Vec<Plan> {
         let cluster = |name: &str, ids: &[&str]| {
             let endpoints: Vec<Value> =
                 ids.iter().map(|id| json!({"id": id, "address": "127.0.0.1:7000"})).collect();
@@ -177,7 +189,7 @@ mod tests {
             "listeners": listeners,
             "clusters": [cluster("a", &["a:1", "a:2"]), cluster("b", &["b:1"]), cluster("c", &["c:1"])],
         });
-        Plan::from_json(plan.to_string().as_bytes()).expect("a plan").divide()
+        Plan::from_json(plan.to_string().as_bytes()).expect("a plan").divide(ordered)
     }
 
     fn listener(name: &str, routes: &[(&str, &str, &[&str])]) -> Value {
@@ -200,8 +212,8 @@ mod tests {
     fn a_mirrored_cluster_is_reached_by_links() {
         let plans = plan(&json!([listener("l", &[("", "a", &["b"]), ("x:", "c", &[])])]));
         assert_eq!(plans.len(), 3);
-        assert_eq!(names(&plans[0]), ["l", "to a/a:1", "to a/a:2", "to c/c:1"]);
-        assert_eq!(plans[0].clusters.len(), 6, "each link has a cluster of one server");
+        assert_eq!(names(&plans[0]), ["l", "to a/a:1", "to a/a:2"]);
+        assert_eq!(plans[0].clusters.len(), 5, "each link has a cluster of one server");
         assert_eq!(plans[0].clusters[4].endpoints[0].id, "a:2");
         assert!(plans[0].limits.memory_bytes == 30 << 20 && plans[0].limits.max_clients == 10);
         for other in &plans[1..] {
@@ -216,10 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_that_had_mirrors_keeps_its_links() {
+        let mut ordered = BTreeSet::new();
+        plan_after(&json!([listener("l", &[("", "c", &["b"])])]), &mut ordered);
+        let plans = plan_after(&json!([listener("l", &[("", "c", &[]), ("x:", "a", &[])])]), &mut ordered);
+        assert_eq!(names(&plans[0]), ["l", "to c/c:1"]);
+        assert!(plans[0].listeners[1].routes.routes()[0].mirrors.is_empty());
+        let is_link = |at: usize| plans[1].clusters[at].endpoints[0].address.as_ref().map(Address::is_link);
+        assert_eq!((is_link(0), is_link(2)), (Some(false), Some(true)));
+    }
+
+    #[test]
     fn different_mirrors_of_one_cluster_are_the_firsts_alone() {
         let mixed = listener("mixed", &[("x:", "a", &["b"]), ("y:", "a", &[])]);
         let plans = plan(&json!([mixed, listener("plain", &[("", "c", &[])])]));
-        assert_eq!(names(&plans[0]), ["mixed", "plain", "to c/c:1"]);
+        assert_eq!(names(&plans[0]), ["mixed", "plain"]);
         assert_eq!(names(&plans[1]), ["plain"]);
     }
 }

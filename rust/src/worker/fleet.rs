@@ -1,5 +1,6 @@
 //! The control plane's handle on the data plane: starts the workers, hands them plans, hears from them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -48,6 +49,8 @@ struct State {
     /// What each counts. It outlives them.
     registries: Vec<Arc<Registry>>,
     bound: Vec<(String, Address, String)>,
+    /// Clusters whose writes the first worker gives their order.
+    ordered: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -73,10 +76,11 @@ impl Fleet {
 
     /// Put a plan in force; gives its generation. The first one starts the workers.
     pub fn apply(&self, json: &[u8], seed: u64) -> Result<u64, ApplyError> {
-        let plans = Plan::from_json(json)?.divide();
-        let plans: Vec<Arc<Plan>> = plans.into_iter().map(Arc::new).collect();
-        let generation = plans.first().map_or(0, |p| p.generation);
+        let plan = Plan::from_json(json)?;
         let mut state = self.state();
+        let mut ordered = state.ordered.clone();
+        let plans: Vec<Arc<Plan>> = plan.divide(&mut ordered).into_iter().map(Arc::new).collect();
+        let generation = plans.first().map_or(0, |p| p.generation);
         let running = state.workers.len();
         if running != 0 && running != plans.len() {
             let text = format!("there are {running} workers, and a plan cannot change that");
@@ -93,6 +97,7 @@ impl Fleet {
             worker.accepts = plan.listeners.iter().flat_map(|l| l.bind.clone()).collect();
         }
         state.bound = names;
+        state.ordered = ordered;
         Ok(generation)
     }
 
