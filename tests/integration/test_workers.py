@@ -356,7 +356,7 @@ def test_reload_changes_what_all_do(proxy: Sidecar, redis_server, primary: Redis
 
 
 def test_mirror_comes_and_goes_while_clients_block(sidecar, primary: RedisServer, mirror: RedisServer) -> None:
-    """Who blocks at another worker asks again when a mirror comes, which hears of the pop; and waits on when it goes."""
+    """Who blocks at another worker asks again when a mirror comes, which hears of the pop; and waits when it goes."""
     bare = with_workers(configs.pass_through(primary.address), 2)
     mirrored = with_workers(configs.mirrored(primary.address, mirror.address), 2)
     proxy = sidecar(bare)

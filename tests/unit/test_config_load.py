@@ -63,7 +63,7 @@ def test_everything() -> None:
     found = config(
         """
 admin: {bind: "[::1]:8001"}
-workers: 1
+workers: 4
 listeners:
   - name: main
     stat_prefix: egress
@@ -89,6 +89,7 @@ limits: {max_clients: 5, max_request: 1MB, max_output: 2MB, log_bytes: 3MB, idle
         {"P": "secret"},
     )
     listener = found.listeners[0]
+    assert found.workers == 4
     assert listener.auth is not None
     assert [password.value for password in listener.auth.passwords] == ["secret"]
     assert [(user.name.value, user.password.value) for user in listener.auth.users] == [("app", "${P}")]

@@ -71,6 +71,7 @@ def test_the_whole_json() -> None:
             }
         ],
         "group": None,
+        "workers": 1,
         "clusters": [
             {"name": "redis-envoy-001", "endpoints": [{"id": "redis-envoy-001:6379", "address": "10.0.0.1:6379"}]}
             | cluster,
