@@ -39,7 +39,7 @@ impl Engine {
             && self
                 .endpoints
                 .get(upstream.endpoint)
-                .is_some_and(|e| e.sequencer.is_none() && !e.peer && !e.redirects)
+                .is_some_and(|e| e.sequencer.is_none() && !e.peer && !e.is_link() && !e.redirects)
     }
 
     /// `PING` is answered by the Redis as long as a script holds it up. `None`: none does.

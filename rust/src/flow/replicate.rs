@@ -28,7 +28,9 @@ impl Engine {
             Ok(place) => place,
             Err(step) => return step,
         };
-        if self.is_in_group(slot) || place.writes != 0 || self.endpoints[place.endpoint].sequencer.is_some() {
+        let endpoint = &self.endpoints[place.endpoint];
+        let ordered = endpoint.sequencer.is_some() || endpoint.is_link();
+        if self.is_in_group(slot) || place.writes != 0 || ordered {
             return self.refuse_privately(slot, command);
         }
         if command.name == "replconf" {
@@ -75,11 +77,13 @@ impl Engine {
         }
         self.remove_upstream(upstream);
         self.session_closed(session);
+        self.seat.stays();
         (to_client, to_server)
     }
 
     /// One of them is gone.
     pub fn unjoin(&mut self) {
         self.joined -= 1;
+        self.seat.goes();
     }
 }

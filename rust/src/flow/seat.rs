@@ -69,6 +69,13 @@ impl Seat {
         before < max
     }
 
+    /// One that goes from its worker stays a client of the process.
+    pub(super) fn stays(&self) {
+        if let Some(crew) = &self.crew {
+            crew.sessions.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// One that had come has gone.
     pub(super) fn goes(&self) {
         if let Some(crew) = &self.crew {
