@@ -282,6 +282,12 @@ def _unusable(path: Path, error: OSError) -> UnusableError:
     return UnusableError(f"the folder {path} cannot be used: {error.strerror}", f"{hint}; or write {IN_MEMORY}")
 
 
+def _remembers(config: Config, env: Mapping[str, str]) -> bool:
+    """Whether a sidecar with these listeners has noted before what a mirror may lack."""
+    folders = [folder / identity(config) for folder in defaults(env)]
+    return any(file for folder in folders if os.access(folder, os.R_OK | os.X_OK) for file in folder.glob("*.map"))
+
+
 class StateDir:
     """The folder of one process: taken once, when there is something to keep, and kept until the end.
 
@@ -307,7 +313,9 @@ class StateDir:
         return str(path) if path is not None else None
 
     async def take(self, config: Config, file: str) -> None:
-        """Take the folder that a configuration asks for, unless one was taken already or it has no mirror.
+        """Take the folder that a configuration asks for, unless one was taken already or it has no mirror and never had.
+
+        (Where there was a mirror the data plane forgets its map: a mirror that comes back lacks what is written meanwhile.)
 
         Raises:
             ConfigError: one that was asked for cannot be used.
@@ -318,7 +326,7 @@ class StateDir:
                 log.warning("the state directory changes with the next start; it stays %s", self)
             return
         mirrored = any(route.mirrors for listener in config.listeners for route in listener.routes)
-        if choice.path is None and not mirrored and config.group is None:
+        if choice.path is None and not mirrored and config.group is None and not _remembers(config, self._env):
             return
         self._claim = await acquire(choice, config, self._env)
         self._choice = choice

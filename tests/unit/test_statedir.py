@@ -269,6 +269,19 @@ async def test_nothing_is_made_for_a_sidecar_without_mirrors(system: Path, tmp_p
     explicit.close()
 
 
+async def test_a_sidecar_that_had_mirrors_takes_its_folder_to_forget_their_maps(system: Path) -> None:
+    """A mirror that comes back later lacks what is written meanwhile: its map must not be believed then."""
+    before = StateDir(None, {})
+    await before.take(config(), "f.yaml")
+    assert before.path is not None
+    Path(before.path, "0123456789abcdef.map").touch()
+    before.close()
+    without = StateDir(None, {})
+    await without.take(config(mirrors="[]"), "f.yaml")
+    assert without.path == before.path
+    without.close()
+
+
 async def test_it_stays_the_same_until_the_end(system: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = StateDir(None, {})
     await state.take(config(), "f.yaml")
