@@ -313,9 +313,9 @@ class StateDir:
         return str(path) if path is not None else None
 
     async def take(self, config: Config, file: str) -> None:
-        """Take the folder that a configuration asks for, unless one was taken already or it has no mirror and never had.
+        """Take the folder that a configuration asks for, unless one was taken already or it never had a mirror.
 
-        (Where there was a mirror the data plane forgets its map: a mirror that comes back lacks what is written meanwhile.)
+        (Where there was one the data plane forgets its map: a mirror that comes back lacks what is written meanwhile.)
 
         Raises:
             ConfigError: one that was asked for cannot be used.

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from support import configs, wait
 from support.equality import assert_same
 from support.redis_server import RedisServer
@@ -87,20 +89,21 @@ def test_exec_of_watched_keys_at_a_redis_that_stalls(redis_server: Servers, side
         assert_same(server, mirror)
 
 
-def test_others_are_told_that_a_script_runs(redis_server: Servers, sidecar: Sidecars) -> None:
+@pytest.mark.parametrize("before", [("GET", "k"), ("SCRIPT", "LOAD", "return 1")])
+def test_others_are_told_that_a_script_runs(redis_server: Servers, sidecar: Sidecars, before: tuple[str, ...]) -> None:
     """It keeps the connection that all share: what is sent meanwhile goes beside it, and Redis itself says BUSY."""
     server = redis_server(busy_reply_threshold="50")
     proxy = sidecar(configs.pass_through(server.address))
     with Conn(proxy.port) as runs, Conn(proxy.port) as other, Conn(proxy.port) as third:
         assert third.command("MULTI") == b"+OK\r\n"
         assert third.command("INCR", "n") == b"+QUEUED\r\n"
-        runs.send(encode("EVAL", "while true do end", 0))
+        runs.send(encode(*before) + encode("EVAL", "while true do end", 0))
         wait.until(lambda: other.command("PING").startswith(b"-BUSY "), "it says so")
         assert other.command("SET", "k", 1).startswith(b"-BUSY ")
         assert other.command("EVAL", "return 1", 0).startswith(b"-BUSY ")
         assert third.command("EXEC").startswith(b"-EXECABORT Transaction discarded because of: BUSY ")
         assert other.command("SCRIPT", "KILL") == b"+OK\r\n"
-        assert b"killed" in runs.reply()
+        assert b"killed" in runs.replies(2)[1]
         assert other.command("SET", "k", 1) == b"+OK\r\n"
         assert [c.command("PING") for c in (runs, other, third)] == [b"+PONG\r\n"] * 3
     assert server.client().get("n") is None

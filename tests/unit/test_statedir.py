@@ -269,12 +269,17 @@ async def test_nothing_is_made_for_a_sidecar_without_mirrors(system: Path, tmp_p
     explicit.close()
 
 
+def note_a_map(folder: str) -> None:
+    """As the data plane does for a mirror."""
+    Path(folder, "0123456789abcdef.map").touch()
+
+
 async def test_a_sidecar_that_had_mirrors_takes_its_folder_to_forget_their_maps(system: Path) -> None:
     """A mirror that comes back later lacks what is written meanwhile: its map must not be believed then."""
     before = StateDir(None, {})
     await before.take(config(), "f.yaml")
     assert before.path is not None
-    Path(before.path, "0123456789abcdef.map").touch()
+    note_a_map(before.path)
     before.close()
     without = StateDir(None, {})
     await without.take(config(mirrors="[]"), "f.yaml")

@@ -11,6 +11,8 @@ use super::upstream::{Role, Upstream};
 
 /// From here on a script runs for long, milliseconds.
 const LONG_MS: u64 = 100;
+/// Calls that are looked at.
+const LOOK: usize = 64;
 
 /// Whether a command runs a script or a function.
 fn is_script(command: &Command) -> bool {
@@ -18,13 +20,13 @@ fn is_script(command: &Command) -> bool {
 }
 
 impl Upstream {
-    /// Whether the reply that is waited for is that of a script.
+    /// Whether it may be a script that is waited for: replies to what came with it are not sent before its end, either.
     pub(super) fn runs_script(&self) -> bool {
-        match self.calls.front() {
-            Some(Call::Client(call)) => command_of(call.command).is_some_and(is_script),
-            Some(Call::Transaction(call)) => call.items.iter().any(|i| i.command.is_some_and(is_script)),
+        self.calls.iter().take(LOOK).any(|call| match call {
+            Call::Client(call) => command_of(call.command).is_some_and(is_script),
+            Call::Transaction(call) => call.items.iter().any(|i| i.command.is_some_and(is_script)),
             _ => false,
-        }
+        })
     }
 }
 
