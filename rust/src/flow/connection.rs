@@ -247,6 +247,7 @@ impl Engine {
 
     /// What was in flight to a replica is in doubt there.
     fn lose_effects(&mut self, primary: usize, bit: u32, calls: &VecDeque<Call>) {
+        self.note_what_is_lost(primary);
         let Some(sequencer) = self.endpoints.get_mut(primary).and_then(|e| e.sequencer.as_mut()) else {
             return;
         };

@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 
 use super::Engine;
-use super::group::Post;
+use super::group::{Group, Post};
 use super::ingress::Step;
 use super::keys::keys_of;
 use super::log::{Kind, State};
@@ -75,13 +75,29 @@ impl Engine {
         };
         let all_here =
             group.peers.iter().all(|p| p.member == group.spec.member || self.is_in_sync(group, p.endpoint));
-        let (was, local) = (group.journal.on, group.local);
+        if !all_here && !group.journal.on {
+            self.note_unacknowledged();
+        }
+        let Some(group) = self.group.as_mut() else { return };
+        group.journal.on = !all_here;
+        if all_here {
+            group.journal.clear();
+        }
+    }
+
+    /// A connection to a member broke: what was on its way there is not known as such any more after this.
+    pub(super) fn note_what_is_lost(&mut self, primary: usize) {
+        let leads = |g: &Group| g.local == primary && !g.spec.consistent && g.post == Post::Leader;
+        if self.group.as_ref().is_some_and(|g| leads(g) && !g.journal.on) {
+            self.note_unacknowledged();
+        }
+    }
+
+    /// Note what is on its way to somebody who may never get it.
+    fn note_unacknowledged(&mut self) {
+        let Some(local) = self.group.as_ref().map(|g| g.local) else { return };
         let mut unacknowledged = Vec::new();
-        if !all_here
-            && !was
-            && let Some(sequencer) = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref())
-        {
-            // What is on its way to somebody who may never get it.
+        if let Some(sequencer) = self.endpoints.get(local).and_then(|e| e.sequencer.as_ref()) {
             let from = sequencer.replicas().map(|r| r.acked).min().unwrap_or(u64::MAX);
             for position in from..sequencer.log.end() {
                 let Some(entry) = sequencer
@@ -96,10 +112,6 @@ impl Engine {
             }
         }
         let Some(group) = self.group.as_mut() else { return };
-        group.journal.on = !all_here;
-        if all_here {
-            group.journal.clear();
-        }
         for (keys, at) in unacknowledged {
             match keys {
                 Some(keys) => keys.iter().for_each(|(db, name)| group.journal.note(*db, name, at)),
