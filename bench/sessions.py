@@ -76,21 +76,27 @@ def subscribers(port: int, pid: int, count: int, rate: int, seconds: float) -> s
 
 
 def blocked(port: int, pid: int, count: int, seconds: float) -> str:
-    """So many clients that block, each for a key of its own."""
+    """So many clients that block, each for a key of its own; and the same process with no client at all."""
+    idle = _used(pid, seconds)
     with _clients(port, count) as all_:
         for number, sock in enumerate(all_):
             sock.sendall(b"BLPOP waits:%d 0\r\n" % number)
-        time.sleep(1)
-        cpu = cpu_seconds(pid)
-        time.sleep(seconds)
-        used = (cpu_seconds(pid) - cpu) / seconds
+        time.sleep(2)  # until all have their connections
+        used = _used(pid, seconds)
         with _clients(port, 1) as (other,):
             for number, sock in enumerate(all_):
                 other.sendall(b"RPUSH waits:%d v\r\n" % number)
                 _read(other, 4)
                 if not _read(sock, 4).startswith(b"*2\r\n"):
                     raise RuntimeError("it was not woken")
-    return f"{100 * used:.2f} % of a processor"
+    return f"{100 * used:.2f} % of a processor, {100 * idle:.2f} % without them"
+
+
+def _used(pid: int, seconds: float) -> float:
+    """How much of a processor the process takes."""
+    cpu = cpu_seconds(pid)
+    time.sleep(seconds)
+    return (cpu_seconds(pid) - cpu) / seconds
 
 
 def transactions(port: int, pid: int, rounds: int) -> str:

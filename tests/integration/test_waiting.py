@@ -1,5 +1,6 @@
 """Who waits is told in time, whatever he waits for; and who holds most memory pays for it."""
 
+import contextlib
 import random
 import re
 import time
@@ -222,3 +223,27 @@ def test_memory_budget_counts_replies_that_nobody_reads(sidecar, server: RedisSe
         for conn in lazy:
             conn.close()
     wait.until(lambda: proxy.stats()["worker"]["memory_bytes"] < 8 * MIB, "it is given back")
+
+
+@pytest.mark.parametrize("mirrored", [False, True], ids=["pass", "mirrored"])
+def test_clients_that_block_wake_nobody(sidecar, redis_server, mirrored: bool) -> None:
+    """Once the worker looked at every connection 50 times a second while one client blocked."""
+    servers = [redis_server().address for _ in range(2 if mirrored else 1)]
+    proxy = sidecar(configs.mirrored(*servers) if mirrored else configs.pass_through(*servers))
+    with contextlib.ExitStack() as cleanup:
+        conns = [cleanup.enter_context(proxy.conn()) for _ in range(20)]
+        for number, conn in enumerate(conns):
+            conn.send_command("BLPOP", f"k{number}", 0)
+
+        def is_quiet() -> bool:
+            before = proxy.stats()["worker"]
+            time.sleep(1)
+            after = proxy.stats()["worker"]
+            return after["turns"] - before["turns"] < (after["now_ms"] - before["now_ms"]) / 60
+
+        wait.until(is_quiet, "fewer than 17 turns a second", timeout=15)
+        with proxy.conn() as other:
+            assert other.command("BLPOP", "other", 0.3) == b"*-1\r\n"
+            for number, conn in enumerate(conns):
+                assert other.command("RPUSH", f"k{number}", "v") == b":1\r\n"
+                assert conn.reply() == b"*2\r\n$%d\r\nk%d\r\n$1\r\nv\r\n" % (len(f"k{number}"), number)

@@ -27,10 +27,10 @@ use super::ticket::{SessionId, Ticket};
 use super::unblock::{Unblock, blocks};
 use super::upstream::{Entered, Role, Upstream};
 
-/// Time between looks for what was written past the sequencer, milliseconds.
+/// Time between looks for what was written without its key being known here, milliseconds.
 const LOOK_MS: u64 = 100;
-/// The same for streams, of which only an attempt can tell.
-const STREAMS_MS: u64 = 1_000;
+/// The same while nothing is written here, and for streams, of which only an attempt can tell.
+const SELDOM_MS: u64 = 1_000;
 /// Most keys that are looked for with one command.
 const LOOK_KEYS: usize = 512;
 /// Most waiters that one write of one key wakes.
@@ -87,7 +87,9 @@ pub struct Blocked {
     serving: bool,
     /// When the next one's time is over, milliseconds.
     due_ms: u64,
-    look_ms: u64,
+    looked_ms: u64,
+    /// How much had been written then.
+    looked_at: u64,
     streams_ms: u64,
     /// Where looks were not answered yet, one for each.
     looking: Vec<(usize, u16)>,
@@ -98,6 +100,11 @@ impl Blocked {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// When the next one's time is over, milliseconds.
+    pub fn next_end(&self) -> u64 {
+        if self.is_empty() { u64::MAX } else { self.due_ms }
     }
 
     fn enqueue(&mut self, index: usize) {
@@ -414,8 +421,12 @@ impl Engine {
                 self.blocked.all.iter().filter(|(_, w)| w.ends.is_none()).map(|(_, w)| w.until_ms).min();
             self.blocked.due_ms = next.unwrap_or(u64::MAX);
         }
-        if now_ms >= self.blocked.look_ms {
-            self.blocked.look_ms = now_ms + LOOK_MS;
+        let written: u64 =
+            self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.committed())).sum();
+        let pause_ms = if written == self.blocked.looked_at { SELDOM_MS } else { LOOK_MS };
+        if now_ms >= self.blocked.looked_ms + pause_ms {
+            self.blocked.looked_ms = now_ms;
+            self.blocked.looked_at = written;
             self.look_for_waited();
         }
     }
@@ -435,7 +446,7 @@ impl Engine {
             }
         }
         if now_ms >= self.blocked.streams_ms {
-            self.blocked.streams_ms = now_ms + STREAMS_MS;
+            self.blocked.streams_ms = now_ms + SELDOM_MS;
             streams.sort_unstable();
             self.blocked.written.extend(streams.into_iter().map(|line| (line, 1)));
             self.serve_blocked();

@@ -338,6 +338,7 @@ pub struct Engine {
     joined: usize,
     /// `CLIENT PAUSE`.
     pause: pause::Pause,
+    upkept_ms: u64,
     upkeep_at: u64,
     sweep_at: u64,
 }
@@ -388,6 +389,7 @@ impl Engine {
             draining: false,
             joined: 0,
             pause: pause::Pause::default(),
+            upkept_ms: 0,
             upkeep_at: 0,
             sweep_at: 0,
         };

@@ -4,14 +4,16 @@ use crate::resp::encode;
 
 use super::peer::Purpose;
 use super::replica::{Judged, Need};
-use super::sequencer::Proof;
+use super::sequencer::{Proof, Sequencer};
 use super::session::Session;
-use super::upstream::{Phase, Role, Stream};
+use super::upstream::{Phase, Role, Stream, Upstream};
 use super::{Engine, Intent, Now};
 use crate::plan::spec::Consistency;
 
 /// Time between looks at timeouts, in milliseconds.
 const UPKEEP_MS: u64 = 20;
+/// The same while nothing is on its way.
+const QUIET_MS: u64 = 200;
 /// How much longer than `op_timeout` the kernel waits for the other side's acknowledgement of our bytes.
 const DEAD_AFTER_MS: u64 = 5_000;
 /// How long a Redis that the plan no longer has is given to take what the log holds.
@@ -29,13 +31,12 @@ impl Engine {
         if now.ms >= self.pause.ends_at() {
             self.unpause();
         }
-        if now.ms < self.upkeep_at {
-            return;
+        if now.ms < self.upkeep_at.min(self.upkept_ms + UPKEEP_MS) {
+            return; // in a quiet time, that it is called at all says that something has happened
         }
-        let quiet = self.group.is_none()
-            && self.sessions.is_empty()
-            && self.upstreams.iter().all(|(_, u)| u.is_ready() && u.calls.is_empty());
-        self.upkeep_at = now.ms + if quiet { 10 * UPKEEP_MS } else { UPKEEP_MS };
+        self.upkept_ms = now.ms;
+        self.upkeep_at =
+            if self.is_quiet() { self.blocked.next_end().min(now.ms + QUIET_MS) } else { now.ms + UPKEEP_MS };
         for key in 0..self.upstreams.capacity() {
             if self.upstreams.contains(key) {
                 self.tick_upstream(key);
@@ -61,6 +62,18 @@ impl Engine {
             self.sweep_sessions();
         }
         self.registry.worker.now_ms.set(now.ms);
+    }
+
+    /// Whether nothing is on its way but what may take any time: clients that block or listen cost nothing.
+    fn is_quiet(&self) -> bool {
+        let busy = |u: &Upstream| !u.is_ready() || !(u.is_private() || u.calls.is_empty());
+        let mends = |s: &Sequencer| s.replicas().any(|r| r.resync.is_some() || !r.repair.is_empty());
+        self.group.is_none()
+            && self.waits.is_empty()
+            && self.asking.is_empty()
+            && self.strays.is_empty()
+            && !self.upstreams.iter().any(|(_, u)| busy(u))
+            && !self.endpoints.iter().filter_map(|(_, e)| e.sequencer.as_deref()).any(mends)
     }
 
     fn tick_upstream(&mut self, key: usize) {
