@@ -104,6 +104,7 @@ impl Engine {
                     serve: [None; super::SERVES],
                     peer: false,
                     spares: super::spare::Spares::default(),
+                    relief_ms: 0,
                     sequencer: None,
                     taps: Vec::new(),
                     redirects: false,
@@ -366,6 +367,9 @@ impl Engine {
     /// Close a connection for good; its calls are answered.
     pub(super) fn remove_upstream(&mut self, key: usize) {
         self.break_upstream(key, "the configuration no longer has it");
+        if let Some(Role::Private { session }) = self.upstreams.get(key).map(|u| u.role) {
+            self.private_removed(key, session);
+        }
         if self.upstreams.contains(key) {
             self.upstreams.remove(key);
             self.intents.push(Intent::CloseUpstream { upstream: key });

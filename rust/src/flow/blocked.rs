@@ -24,7 +24,7 @@ use super::keys::{ANY, keys_of};
 use super::place::Place;
 use super::session::Wait;
 use super::ticket::{SessionId, Ticket};
-use super::unblock::{Unblock, blocks};
+use super::unblock::Unblock;
 use super::upstream::{Entered, Role, Upstream};
 
 /// Time between looks for what was written without its key being known here, milliseconds.
@@ -507,7 +507,7 @@ impl Engine {
     pub(super) fn reroute_blocked(&mut self) {
         let takes = |u: &Upstream| match (u.role, u.calls.front()) {
             (Role::Private { session }, Some(Call::Client(call))) => {
-                let taking = command_of(call.command).is_some_and(|c| blocks(c) && c.is_write());
+                let taking = call.blocks && command_of(call.command).is_some_and(Command::is_write);
                 let sequenced = self.endpoints.get(u.endpoint).is_some_and(|e| e.sequencer.is_some())
                     || self.is_superseded(u.endpoint);
                 (taking && sequenced).then_some(session)

@@ -171,6 +171,8 @@ pub struct ClientCall {
     pub rule: Rule,
     /// How its reply is changed.
     pub convert: Convert,
+    /// It may take any time: it waits for what others do.
+    pub blocks: bool,
 }
 
 /// A transaction in flight.

@@ -32,7 +32,7 @@ impl Engine {
     pub(super) fn upstream_ready(&mut self, key: usize) {
         let upstream = &self.upstreams[key];
         let role = upstream.role;
-        if upstream.is_private() {
+        if upstream.is_beside() {
             self.endpoints[upstream.endpoint].stats.count.upstream_cx_active.add(1);
             return self.wake_waiters(key);
         }
@@ -68,7 +68,7 @@ impl Engine {
             Role::Replica { primary, bit } => {
                 self.replica_ready(primary, bit, &identity);
             }
-            Role::Private { .. } | Role::Spare => {}
+            Role::Private { .. } | Role::Spare | Role::Relief => {}
             Role::Tap { tap } => self.tap_ready(tap),
             Role::Beat => {
                 if let Some(group) = self.group.as_mut() {
@@ -105,7 +105,7 @@ impl Engine {
         } else {
             count.upstream_cx_connect_fail.inc();
         }
-        if !matches!(role, Role::Private { .. } | Role::Spare) {
+        if !matches!(role, Role::Private { .. } | Role::Spare | Role::Relief) {
             self.tell_down(of, reason);
         }
         if let Stream::To(id) = stream {
@@ -131,6 +131,11 @@ impl Engine {
             Role::Tap { tap } => self.tap_lost(tap, &calls, reason),
             Role::Replica { primary, bit } => self.lose_effects(primary, bit, &calls),
             Role::Spare => return self.spare_lost(key),
+            Role::Relief => {
+                self.lose_calls(of, calls, written, reason);
+                self.wake_waiters(key);
+                return self.relief_lost(key);
+            }
             Role::Private { session } => {
                 self.lose_calls(of, calls, written, reason);
                 self.unbar(session);

@@ -12,7 +12,6 @@ use super::ingress::{Incoming, Step};
 use super::keys::ANY;
 use super::log::{Entry, Kind, State, UNCHECKED};
 use super::place::Place;
-use super::private::Use;
 use super::session::{Peering, Wait};
 use super::store::{ADOPT, Piece};
 use super::ticket::Ticket;
@@ -176,6 +175,7 @@ impl Engine {
                 (true, 3, 2) => Convert::NilTo3,
                 _ => Convert::Verbatim,
             },
+            blocks: false,
         };
         if let Some(owner) = incoming.owner
             && !rewritten
@@ -267,7 +267,7 @@ impl Engine {
         } else {
             usize::from(resp == 3 && !sequenced)
         };
-        let key = match self.endpoints[endpoint].serve[serve] {
+        let mut key = match self.endpoints[endpoint].serve[serve] {
             Some(key) => key,
             None => {
                 let resp = if grouped { 2 } else { resp };
@@ -276,9 +276,14 @@ impl Engine {
                 key
             }
         };
-        if self.is_held_up(key) && !again {
-            self.sessions[slot].overdue = overdue;
-            return self.enter_private(slot, endpoint, Use::Tracked);
+        if self.is_held_up(key)
+            && !again
+            && let Some(relief) = self.relief(endpoint, serve)
+        {
+            key = relief;
+        }
+        if !again && let Some(step) = self.wait_for_late(slot, endpoint, key, overdue) {
+            return Err(step);
         }
         if in_flight > 0 && path != key && !again && !self.may_spread(path, key) {
             return Err(Step::Stall(Wait::Quiet));

@@ -126,7 +126,7 @@ impl Engine {
         let text =
             String::from_utf8_lossy(reply.get(1..160.min(reply.len())).unwrap_or(&[])).trim_end().to_owned();
         match role {
-            Role::Beat | Role::Private { .. } | Role::Spare | Role::Tap { .. } => {}
+            Role::Beat | Role::Private { .. } | Role::Spare | Role::Relief | Role::Tap { .. } => {}
             Role::Serve => {
                 sequencer.marking = false;
                 sequencer.markless = failed && !passing;

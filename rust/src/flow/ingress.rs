@@ -411,7 +411,7 @@ impl Engine {
         }
         if session.resp == 2
             && session.is_subscriber()
-            && let Some(command) = command.or(known)
+            && let Some(command) = command
             && !is_allowed_to_subscribers(command)
         {
             let text = format!(
@@ -419,7 +419,7 @@ impl Engine {
                  context",
                 command.name
             );
-            return self.refuse(slot, &text);
+            return self.refuse(slot, if command.name == "exec" { aborted(&text) } else { text }.as_str());
         }
         match command.or(known).map(|c| c.treatment) {
             Some(Treatment::Transaction) => self.transaction_command(slot, known, request),

@@ -1,7 +1,7 @@
 //! What a mirror's Redis has, and what it lacks: found out when it is there again, before anything is sent to it.
 
 use super::Engine;
-use super::call::Call;
+use super::call::{Call, command_of};
 use super::dirty::Scope;
 use super::handshake::{Identity, Predecessor};
 use super::marker::{Marker, Part, Place, name_hash};
@@ -10,6 +10,7 @@ use super::replica::{Judged, Need, Replica};
 use super::resync::{Decision, Resync, Side, Step, View, Way, decide};
 use super::sequencer::{Proof, Sequencer};
 use super::upstream::{Entered, Role, Upstream};
+use crate::command::Command;
 use crate::resp::{Reply, encode};
 
 impl Engine {
@@ -123,15 +124,24 @@ impl Engine {
 
     /// A primary that had no mirror before may have writes on its way that no log has.
     fn has_unordered_writes(&mut self, primary: usize) -> bool {
-        let Some(other) = self.endpoints[primary].serve[1] else { return false };
+        let own = |u: &Upstream| {
+            let writes = |call: &Call| matches!(call, Call::Client(c) if !c.blocks && command_of(c.command).is_none_or(Command::is_write));
+            u.endpoint == primary && matches!(u.role, Role::Private { .. }) && u.calls.iter().any(writes)
+        };
+        if self.upstreams.iter().any(|(_, u)| own(u)) {
+            return true;
+        }
         // Where it broke, its next connection ends the one before: what that had sent may still run.
         let owes = |u: &Upstream| !u.is_ready() && u.predecessor.number != 0;
-        let busy = self.upstreams.get(other).is_some_and(|u| !u.calls.is_empty() || owes(u));
-        if !busy {
-            self.remove_upstream(other);
-            self.endpoints[primary].serve[1] = None;
+        let others: Vec<usize> = self.endpoints[primary].serve.iter().skip(1).flatten().copied().collect();
+        if others.iter().any(|key| self.upstreams.get(*key).is_some_and(|u| !u.calls.is_empty() || owes(u))) {
+            return true;
         }
-        busy
+        for key in others {
+            self.remove_upstream(key);
+        }
+        self.endpoints[primary].serve[1..].fill(None);
+        false
     }
 
     /// Read a mirror's markers again; `false`: not yet.

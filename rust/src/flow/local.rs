@@ -115,8 +115,8 @@ impl Engine {
             extra.name.clear();
             extra.user.clear();
             extra.transaction = None;
-            if let Some(last) = extra.muted.back_mut() {
-                last.1 = last.1.min(session.issued);
+            if let Some(off) = extra.muted.back_mut().filter(|(_, to)| *to == u64::MAX) {
+                off.1 = session.issued; // but a SKIP before it is for the reply to RESET
             }
         }
         self.answer_now(slot, |out| encode::status(out, "RESET"))

@@ -49,6 +49,7 @@ mod ingress;
 mod journal;
 mod judge;
 mod keys;
+mod late;
 mod local;
 mod log;
 mod look;
@@ -218,6 +219,8 @@ struct Endpoint {
     /// It is another member's peer port.
     peer: bool,
     spares: spare::Spares,
+    /// When there may be a relief again, milliseconds: see [`busy`].
+    relief_ms: u64,
     sequencer: Option<Box<Sequencer>>,
     /// Who gets samples of its commands: the sample's number in the plan, and a tap for each endpoint of its cluster.
     taps: Vec<(u32, Vec<usize>)>,

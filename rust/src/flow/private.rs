@@ -8,7 +8,7 @@ use crate::command::Command;
 use crate::resp::{Request, RequestScanner, encode};
 
 use super::Engine;
-use super::call::{Call, ClientCall, Convert, NO_ENTRY, command_of};
+use super::call::{Call, ClientCall, Convert, NO_ENTRY};
 use super::effect::Rule;
 use super::ingress::Step;
 use super::keys::ANY;
@@ -209,7 +209,8 @@ impl Engine {
                 kept,
                 hops: 0,
                 rule: Rule::Never,
-                convert: Convert::Verbatim,
+                convert: Convert::of(command).unwrap_or(Convert::Verbatim),
+                blocks: wanted == Use::Command && blocks(command),
             })
         };
         upstream.expect(call, self.now.ms);
@@ -286,6 +287,11 @@ impl Engine {
         if in_flight > 0 && path != key {
             return Err(Step::Stall(Wait::Quiet));
         }
+        if self.reissue.is_none()
+            && let Some(step) = self.wait_for_late(slot, endpoint, key, overdue)
+        {
+            return Err(step);
+        }
         if let Some(private) = self.sessions[slot].private() {
             private.used_ms = self.now.ms;
         }
@@ -305,6 +311,13 @@ impl Engine {
                 endpoint.cluster, endpoint.id
             );
             return Err(self.refuse(slot, &text));
+        }
+        if upstream.is_full() {
+            if overdue {
+                return Err(self.overdue(slot, endpoint));
+            }
+            upstream.wait(id, self.reissue.is_some());
+            return Err(Step::Stall(Wait::Upstream));
         }
         if wanted == Use::Replicate
             || wanted == Use::Subscribe && resp == 2 && self.sessions[slot].is_subscriber()
@@ -362,6 +375,11 @@ impl Engine {
         if self.upstreams.contains(key) {
             self.upstreams.remove(key);
         }
+        self.private_removed(key, id);
+    }
+
+    /// The same, whatever its state was: its session must not take the next connection of that key for its own.
+    pub(super) fn private_removed(&mut self, key: usize, id: SessionId) {
         let Some(session) = self.session(id) else { return };
         let listening = session.is_listening();
         let Some(private) = session.private().filter(|p| p.upstream == key) else { return };
@@ -396,7 +414,7 @@ impl Engine {
     /// Look at a private connection that is ready: whether its calls may be answered by time.
     pub(super) fn expire_private(&mut self, key: usize, silent: bool) -> bool {
         match self.upstreams[key].calls.front() {
-            Some(Call::Client(call)) => !command_of(call.command).is_some_and(blocks),
+            Some(Call::Client(call)) => !call.blocks,
             Some(Call::Subscribe { .. }) if silent => {
                 self.break_upstream(key, "it did not answer within op_timeout");
                 false

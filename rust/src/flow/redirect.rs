@@ -87,7 +87,7 @@ impl Engine {
         let upstream = &mut self.upstreams[key];
         let from = upstream.endpoint;
         let kept = upstream.calls.front().and_then(Call::kept).map(|piece| upstream.out.kept(piece).to_vec());
-        let Some(Call::Client(mut call)) = upstream.settled(self.now.ms) else { return };
+        let Some(Call::Client(mut call)) = upstream.settle(self.now.ms) else { return };
         self.endpoints[from].stats.count.upstream_rq_active.dec();
         let private = self.upstreams[key].is_private();
         if private {

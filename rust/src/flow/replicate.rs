@@ -60,7 +60,9 @@ impl Engine {
             Ok(key) => key,
             Err(step) => return step,
         };
-        self.count_request(slot);
+        if let Some(listener) = self.listeners.get(self.sessions[slot].listener) {
+            listener.stats.count.downstream_rq_total.inc();
+        }
         self.endpoints[place.endpoint].stats.count.upstream_rq_total.inc();
         let session = self.sessions[slot].id;
         self.joined += 1;

@@ -151,7 +151,7 @@ impl Engine {
             }
             _ => {}
         }
-        match self.upstreams[key].settled(self.now.ms) {
+        match self.upstreams[key].settle(self.now.ms) {
             Some(Call::Client(mut call)) => {
                 self.commit_client(key, &call, Reply::new(b"$0\r\n\r\n"), true);
                 self.finish(key, call.started_us, call.ticket.as_ref());
@@ -247,7 +247,7 @@ impl Engine {
                     }
                     return;
                 }
-                if let Some(Call::Transaction(call)) = upstream.settled(self.now.ms) {
+                if let Some(Call::Transaction(call)) = upstream.settle(self.now.ms) {
                     self.transaction_done(key, *call, reply);
                 }
             }
@@ -256,7 +256,7 @@ impl Engine {
                 if call.left > 0 {
                     return;
                 }
-                let Some(Call::Sync(call)) = upstream.settled(self.now.ms) else { return };
+                let Some(Call::Sync(call)) = upstream.settle(self.now.ms) else { return };
                 self.commit_copy(key, *call, reply);
             }
             Some(
@@ -266,30 +266,30 @@ impl Engine {
                 | Call::Keyspace
                 | Call::Waited { .. },
             ) => {
-                if let Some(call) = upstream.settled(self.now.ms) {
+                if let Some(call) = upstream.settle(self.now.ms) {
                     self.answered_us(key, &call, reply);
                 }
             }
             Some(Call::Beat { .. } | Call::Told) => {
-                if let Some(Call::Beat { sent_ms }) = upstream.settled(self.now.ms) {
+                if let Some(Call::Beat { sent_ms }) = upstream.settle(self.now.ms) {
                     self.beaten(key, sent_ms, reply);
                 }
             }
             Some(Call::Expiry(_)) => {
-                let Some(Call::Expiry(call)) = upstream.settled(self.now.ms) else { return };
+                let Some(Call::Expiry(call)) = upstream.settle(self.now.ms) else { return };
                 self.expiry_told(key, &call, reply);
             }
             Some(Call::Select { .. }) => {
-                let Some(Call::Select { db, ticket, .. }) = upstream.settled(self.now.ms) else { return };
+                let Some(Call::Select { db, ticket, .. }) = upstream.settle(self.now.ms) else { return };
                 self.selected(key, db, ticket, bytes);
             }
             Some(Call::Subscribe { .. }) => {
-                if let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms) {
+                if let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settle(self.now.ms) {
                     self.settle(ticket, |out| out.extend_from_slice(bytes)); // it was refused
                 }
             }
             Some(Call::Context) => {
-                upstream.settled(self.now.ms);
+                upstream.settle(self.now.ms);
                 if reply.is_error() {
                     let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or(&[])).trim_end().to_owned();
                     return self.protocol_error(
@@ -305,7 +305,7 @@ impl Engine {
                 if *left > 0 {
                     return;
                 }
-                let Some(Call::Effect { position, failed, .. }) = upstream.settled(self.now.ms) else {
+                let Some(Call::Effect { position, failed, .. }) = upstream.settle(self.now.ms) else {
                     return;
                 };
                 self.acknowledged(key, position, failed, bytes);
@@ -378,7 +378,7 @@ impl Engine {
     #[inline]
     fn command_answered(&mut self, key: usize, reply: Reply<'_>) {
         let bytes = reply.bytes();
-        let Some(Call::Client(mut call)) = self.upstreams[key].settled(self.now.ms) else { return };
+        let Some(Call::Client(mut call)) = self.upstreams[key].settle(self.now.ms) else { return };
         if call.entry != NO_ENTRY {
             self.commit_client(key, &call, reply, false);
         }

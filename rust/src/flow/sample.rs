@@ -279,7 +279,7 @@ impl Engine {
             return;
         }
         let failed = *failed;
-        upstream.settled(self.now.ms);
+        upstream.settle(self.now.ms);
         if let Some(tap) = self.taps.get(tap) {
             tap.stats.count.acked_total.inc();
             tap.stats.count.error_total.add(u64::from(failed));

@@ -11,6 +11,7 @@ use crate::resp::{Request, RequestScanner, Scanned};
 use super::call::UNKNOWN;
 use super::ends::Ends;
 use super::keys::ANY;
+use super::late::Late;
 use super::private::Private;
 use super::ticket::{SessionId, Ticket};
 use crate::plan::spec::{Consistency, Port};
@@ -141,6 +142,8 @@ pub struct Extra {
     pub library_version: Vec<u8>,
     /// Commands whose replies are not sent (`CLIENT REPLY`): [from, to).
     pub muted: VecDeque<(u64, u64)>,
+    /// Its commands that were answered by time and are still on their way.
+    pub late: Vec<Late>,
     /// The transaction being queued.
     pub transaction: Option<Queued>,
     /// Its own connection.

@@ -331,6 +331,7 @@ impl Engine {
             serve: [None; super::SERVES],
             peer: false,
             spares: super::spare::Spares::default(),
+            relief_ms: 0,
             sequencer: None,
             taps: Vec::new(),
             redirects: true,

@@ -8,7 +8,7 @@ use super::Engine;
 use super::call::{Call, command_of};
 use super::ingress::Step;
 use super::private::Private;
-use super::session::{Ending, Session};
+use super::session::{Ending, Session, Wait};
 use super::ticket::SessionId;
 use super::tracking::Becomes;
 use super::upstream::Stream;
@@ -78,8 +78,9 @@ impl Engine {
         command: &Command,
         request: &Request<'_>,
     ) -> Step {
-        let resp3 = self.sessions[slot].resp == 3;
-        self.answer_now(slot, |out| {
+        let session = &mut self.sessions[slot];
+        let resp3 = session.resp == 3;
+        let tell = |out: &mut Vec<u8>| {
             for i in 1..request.len().max(2) {
                 encode::push(out, 3, resp3);
                 encode::bulk(out, command.name.as_bytes());
@@ -90,7 +91,16 @@ impl Engine {
                 }
                 encode::integer(out, 0);
             }
-        })
+        };
+        if !session.is_muted(session.issued) {
+            return self.answer_now(slot, tell);
+        }
+        // As in Redis, `CLIENT REPLY OFF` is for replies, and this is none.
+        if session.in_flight() > 0 {
+            return Step::Stall(Wait::Quiet);
+        }
+        tell(&mut session.output);
+        self.answer_now(slot, |_| {})
     }
 
     /// Whether what a private connection says is not the reply to a command: then it is passed on.
@@ -99,10 +109,12 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(id.slot as usize).filter(|s| s.id == id) else {
             return false;
         };
-        let asked = matches!(upstream.calls.front(), Some(Call::Subscribe { .. }));
         let said = match reply.bytes().first() {
             Some(b'>') => true,
-            Some(b'*') => upstream.resp() == 2 && (asked || session.is_subscriber()),
+            // (As long as `HELLO 2` of a subscriber is on its way, messages are pushes.)
+            Some(b'*') => {
+                upstream.resp() == 2 && matches!(upstream.calls.front(), Some(Call::Subscribe { .. }) | None)
+            }
             Some(b'-') => {
                 let refused = matches!(
                     upstream.calls.front(),
@@ -142,7 +154,7 @@ impl Engine {
         if changes && let Some(Call::Subscribe { left, .. }) = upstream.calls.front_mut() {
             *left -= 1;
             if *left == 0
-                && let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settled(self.now.ms)
+                && let Some(Call::Subscribe { ticket: Some(ticket), .. }) = upstream.settle(self.now.ms)
             {
                 self.settle(ticket, |_| {});
             }

@@ -145,6 +145,10 @@ impl Engine {
         };
         let place = self.place_nearest(slot, command, request)?;
         let key = self.open_private(target, place.endpoint, Use::Tracked);
+        if self.upstreams.get(key).is_none_or(|u| u.endpoint != place.endpoint) {
+            let text = "CROSSROUTE the connection to redirect to listens at another server";
+            return Err(self.refuse(slot, text));
+        }
         if let Some(private) = self.sessions[target].private() {
             private.told = true;
         }

@@ -151,7 +151,7 @@ impl Engine {
             return self.refuse_queueing(slot, &text);
         }
         let frame = place.stripped(request);
-        let max = self.limits.max_request;
+        let (max, generation) = (self.limits.max_request, self.plan.generation);
         let Some(queued) = self.sessions[slot].transaction() else { return Step::Done };
         if queued.bytes.len() + queued.own_bytes + request.frame.len() > max {
             return self.refuse_queueing(slot, TOO_LARGE);
@@ -163,6 +163,9 @@ impl Engine {
             return self.refuse_queueing(slot, &text);
         }
         let begins = queued.path.is_none();
+        if begins {
+            queued.generation = generation;
+        }
         if keyed || begins {
             queued.path = Some(place.endpoint);
         }

@@ -3,7 +3,7 @@
 use crate::command::{Command, Flags, KeyShape, Treatment};
 
 use super::Engine;
-use super::call::{Call, command_of};
+use super::call::Call;
 use super::ticket::SessionId;
 use super::upstream::Upstream;
 
@@ -84,7 +84,7 @@ impl Engine {
         let own = session.private_ref().map(|p| p.upstream);
         let upstream = own.and_then(|key| self.upstreams.get(key));
         upstream.and_then(|u| u.calls.front()).is_some_and(|call| match call {
-            Call::Client(call) => call.ticket.is_some() && command_of(call.command).is_some_and(blocks),
+            Call::Client(call) => call.ticket.is_some() && call.blocks,
             _ => false,
         })
     }

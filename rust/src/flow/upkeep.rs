@@ -111,7 +111,7 @@ impl Engine {
             },
             // It stands beside one that is ready: the Redis is there, and busy.
             Phase::Handshake { deadline, .. }
-                if upstream.is_private() && now.ms < deadline + op_timeout_us / 1_000 => {}
+                if upstream.is_beside() && now.ms < deadline + op_timeout_us / 1_000 => {}
             Phase::Connecting { deadline } | Phase::Handshake { deadline, .. } if now.ms >= deadline => {
                 self.break_upstream(key, "it did not answer within connect_timeout");
             }
@@ -133,6 +133,9 @@ impl Engine {
                 self.upstreams[key].out.shrink();
                 if wake {
                     self.wake_waiters(key);
+                }
+                if self.upstreams[key].role == Role::Relief {
+                    self.tend_relief(key);
                 }
             }
             _ => {}
@@ -172,7 +175,7 @@ impl Engine {
                 let session = self.sessions.get(session.slot as usize).filter(|s| s.id == session);
                 Purpose::Call(session.map(|s| s.consistency).unwrap_or_default())
             }
-            Role::Spare => Purpose::Call(Consistency::default()),
+            Role::Spare | Role::Relief => Purpose::Call(Consistency::default()),
             Role::Serve => {
                 let at = endpoint.serve.iter().position(|s| *s == Some(key)).unwrap_or(0);
                 Purpose::Call(super::forward::consistency_of(at))
@@ -217,7 +220,8 @@ impl Engine {
             upstream.expired += 1;
             let unsent = call.offset().is_some_and(|offset| offset >= written);
             let Some(ticket) = call.take_ticket() else { continue };
-            let endpoint = &self.endpoints[upstream.endpoint];
+            self.note_late(key, at, ticket.session());
+            let endpoint = &self.endpoints[self.upstreams[key].endpoint];
             endpoint.stats.count.upstream_rq_timeout.inc();
             let text = format!(
                 "INDOUBT cluster {}: {} did not answer within op_timeout ({} ms); the command {}",
@@ -402,7 +406,15 @@ impl Engine {
     fn keep_budget(&mut self) {
         let logs: usize =
             self.endpoints.iter().filter_map(|(_, e)| Some(e.sequencer.as_ref()?.log.held())).sum();
-        let queues: usize = self.upstreams.iter().map(|(_, u)| u.out.held() + u.partial.capacity()).sum();
+        let mut queues = 0;
+        let mut own = Vec::new();
+        for (_, upstream) in &self.upstreams {
+            let held = upstream.out.held() + upstream.partial.capacity();
+            match upstream.role {
+                Role::Private { session } if held >= super::HEAVY => own.push((held, session)),
+                _ => queues += held,
+            }
+        }
         let merges: usize = self.merges.iter().map(|(_, m)| m.held).sum();
         let shared = logs + queues + merges + self.buffers.held();
         let room = self.limits.memory_bytes - shared.min(self.limits.memory_bytes / 2);
@@ -421,6 +433,8 @@ impl Engine {
         for (_, id) in &weights {
             self.check_output(*id);
         }
+        total += own.iter().map(|(held, _)| held).sum::<usize>();
+        weights.append(&mut own);
         self.registry.worker.memory_bytes.set((total + shared) as u64);
         weights.sort_unstable_by_key(|(held, _)| *held);
         while total > room
@@ -431,6 +445,9 @@ impl Engine {
             }
             total -= held;
             let slot = id.slot as usize;
+            if self.sessions.get(slot).is_none_or(|s| s.id != id) {
+                continue; // closed for its other share
+            }
             if let Some(listener) = self.sessions.get(slot).and_then(|s| self.listeners.get(s.listener)) {
                 listener.stats.count.downstream_cx_memory_overflow.inc();
             }

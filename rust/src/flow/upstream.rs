@@ -56,6 +56,8 @@ pub enum Role {
     },
     /// It will be a session's own: see [`super::spare`].
     Spare,
+    /// It is shared as well, while a script holds up the other one: see [`super::busy`].
+    Relief,
 }
 
 /// Where the connection is in its life.
@@ -127,6 +129,8 @@ pub struct Upstream {
     pub calls: VecDeque<Call>,
     /// How many calls in front were answered by a timeout already.
     pub expired: usize,
+    /// How many calls have had all their replies.
+    pub settled: u64,
     /// Where the current reply stops being complete.
     pub scanner: ReplyScanner,
     /// The beginning of a reply that is not complete.
@@ -195,6 +199,7 @@ impl Upstream {
             out: Outgoing::default(),
             calls: VecDeque::new(),
             expired: 0,
+            settled: 0,
             scanner: ReplyScanner::default(),
             partial: Vec::new(),
             stream: Stream::Whole,
@@ -219,7 +224,12 @@ impl Upstream {
     /// The endpoint whose log its effects are in.
     pub fn primary(&self) -> usize {
         match self.role {
-            Role::Serve | Role::Beat | Role::Private { .. } | Role::Spare | Role::Tap { .. } => self.endpoint,
+            Role::Serve
+            | Role::Beat
+            | Role::Private { .. }
+            | Role::Spare
+            | Role::Relief
+            | Role::Tap { .. } => self.endpoint,
             Role::Replica { primary, .. } => primary,
         }
     }
@@ -228,6 +238,11 @@ impl Upstream {
     #[inline]
     pub fn is_private(&self) -> bool {
         matches!(self.role, Role::Private { .. } | Role::Spare)
+    }
+
+    /// Whether it stands beside the one that all share: nothing of the server is to be learnt on it, which may be busy.
+    pub fn is_beside(&self) -> bool {
+        self.is_private() || self.role == Role::Relief
     }
 
     /// Whether commands may be sent.
@@ -272,13 +287,13 @@ impl Upstream {
         let mut bytes = Vec::new();
         let predecessor = self.predecessor;
         let handshake = if self.greeting.is_empty() {
-            let asked = if self.is_private() || self.link { Asked::Connection } else { Asked::Server };
+            let asked = if self.is_beside() || self.link { Asked::Connection } else { Asked::Server };
             Handshake::begin(&self.credentials, self.resp == 3, asked, predecessor, &mut bytes)
         } else {
             bytes.extend_from_slice(&self.greeting);
             let asked = match self.role {
                 Role::Beat => Asked::Nothing,
-                Role::Serve | Role::Private { .. } | Role::Spare => Asked::Connection,
+                Role::Serve | Role::Private { .. } | Role::Spare | Role::Relief => Asked::Connection,
                 Role::Replica { .. } | Role::Tap { .. } => Asked::Server,
             };
             Handshake::with_member(asked, predecessor, &mut bytes)
@@ -358,8 +373,9 @@ impl Upstream {
 
     /// The first call has all its replies.
     #[inline]
-    pub fn settled(&mut self, now_ms: u64) -> Option<Call> {
+    pub fn settle(&mut self, now_ms: u64) -> Option<Call> {
         self.expired = self.expired.saturating_sub(1);
+        self.settled += 1;
         self.alive(now_ms);
         let call = self.calls.pop_front();
         if let Some(piece) = call.as_ref().and_then(Call::kept) {
