@@ -68,6 +68,7 @@ impl Engine {
         self.limits = plan.limits;
         self.plan = plan;
         self.registry.worker.plan_generation.set(self.plan.generation);
+        self.tell_direct();
         self.reroute_blocked();
         self.look_at_shares();
         self.publish();
@@ -150,6 +151,18 @@ impl Engine {
     pub(super) fn is_superseded(&self, key: usize) -> bool {
         let Some(old) = self.endpoints.get(key).filter(|e| e.retired && !e.is_link()) else { return false };
         self.endpoints.iter().any(|(_, e)| e.is_link() && e.cluster == old.cluster && e.id == old.id)
+    }
+
+    /// The first worker hears of what is on its way to endpoints that this one does not send to any more.
+    pub(super) fn tell_direct(&self) {
+        if self.seat.is_first() {
+            return;
+        }
+        let left = |u: &Upstream| {
+            !u.link && !u.calls.is_empty() && self.endpoints.get(u.endpoint).is_some_and(|e| e.retired)
+        };
+        let calls = self.upstreams.iter().filter(|(_, u)| left(u)).count();
+        self.seat.tell_direct(self.plan.generation, calls as u64);
     }
 
     /// Every connection to an endpoint, as primary or as mirror.

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::command::Command;
-use crate::resp::{Reply, Request, RequestScanner, encode};
+use crate::command::{Command, lookup};
+use crate::resp::{Reply, Request, RequestScanner, Scanned, encode};
 
 use super::Engine;
 use super::attempt::{self, Form};
@@ -24,7 +24,7 @@ use super::keys::{ANY, keys_of};
 use super::place::Place;
 use super::session::Wait;
 use super::ticket::{SessionId, Ticket};
-use super::unblock::Unblock;
+use super::unblock::{UNBLOCKED, Unblock};
 use super::upstream::{Entered, Role, Upstream};
 
 /// Time between looks for what was written without its key being known here, milliseconds.
@@ -348,7 +348,7 @@ impl Engine {
         let resp3 = self.sessions.get(waiter.id.slot as usize).is_some_and(|s| s.resp == 3);
         self.end_waiter(index, |out| match how {
             Unblock::Timeout | Unblock::Gone => encode::nil_array(out, resp3),
-            Unblock::Error => encode::error(out, "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            Unblock::Error => encode::error(out, UNBLOCKED),
             Unblock::Moved => encode::error(
                 out,
                 "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
@@ -502,22 +502,38 @@ impl Engine {
         }
     }
 
+    /// Whether what a session blocks in, on a connection of its own, would go to another Redis by now.
+    fn waits_elsewhere(&self, id: SessionId, endpoint: usize) -> bool {
+        let slot = id.slot as usize;
+        let Some(private) = self.sessions.get(slot).filter(|s| s.id == id).and_then(|s| s.private_ref())
+        else {
+            return false;
+        };
+        let mut scanner = RequestScanner::default();
+        if self.is_in_group(slot) || !matches!(scanner.scan(&private.waits_for, ANY), Scanned::Frame(_)) {
+            return false;
+        }
+        let request = scanner.request(&private.waits_for);
+        let command = lookup(request.arg(0)).and_then(|c| c.resolve(&request).ok());
+        self.locate(slot, command, &request).is_ok_and(|place| place.endpoint != endpoint)
+    }
+
     /// There are other routes: who waits for a key that goes another way now has to ask again. So has who blocks on a
     /// connection of its own where writes have one order from now on: no mirror would hear of what it is given.
     pub(super) fn reroute_blocked(&mut self) {
         let takes = |u: &Upstream| match (u.role, u.calls.front()) {
-            (Role::Private { session }, Some(Call::Client(call))) => {
-                let taking = call.blocks && command_of(call.command).is_some_and(Command::is_write);
+            (Role::Private { session }, Some(Call::Client(call))) if call.blocks => {
+                let taking = command_of(call.command).is_some_and(Command::is_write);
                 let sequenced = self.endpoints.get(u.endpoint).is_some_and(|e| e.sequencer.is_some())
                     || self.is_superseded(u.endpoint);
-                (taking && sequenced).then_some(session)
+                ((taking && sequenced) || self.waits_elsewhere(session, u.endpoint)).then_some(session)
             }
             _ => None,
         };
         let own: Vec<_> = self.upstreams.iter().filter_map(|(key, u)| Some((key, takes(u)?))).collect();
         for (key, session) in own {
             if !self.unblock(session.slot as usize, Unblock::Error) {
-                self.break_upstream(key, "writes are mirrored there from now on");
+                self.break_upstream(key, "there are other routes now");
             }
         }
         let all: Vec<usize> = self.blocked.all.iter().map(|(index, _)| index).collect();

@@ -22,7 +22,7 @@ const PAUSE_MS: u64 = 1_000;
 const RELIEF: usize = 2;
 
 /// Whether a command runs a script or a function.
-fn is_script(command: &Command) -> bool {
+pub(super) fn is_script(command: &Command) -> bool {
     command.name.starts_with("eval") || command.name.starts_with("fcall")
 }
 

@@ -258,7 +258,8 @@ impl Engine {
         let session = &self.sessions[slot];
         let (id, resp, db) = (session.id, session.resp, session.db);
         let (path, in_flight) = (session.path, session.in_flight());
-        let overdue = std::mem::take(&mut self.sessions[slot].overdue);
+        let session = &mut self.sessions[slot];
+        let overdue = std::mem::take(&mut session.overdue) | std::mem::take(&mut session.stuck);
         let again = self.reissue.is_some();
         let sequenced = self.endpoints[endpoint].sequencer.is_some();
         let grouped = self.is_groups_own(endpoint) || self.endpoints[endpoint].peer;
@@ -352,6 +353,7 @@ impl Engine {
 
     /// A session has waited for its turn for `op_timeout`.
     pub(super) fn overdue(&mut self, slot: usize, endpoint: usize) -> Step {
+        self.sessions[slot].stuck = self.sessions[slot].is_link();
         let endpoint = &self.endpoints[endpoint];
         let text = format!(
             "TIMEOUT cluster {}: {} has not answered for op_timeout; nothing was sent, try again",
@@ -362,6 +364,7 @@ impl Engine {
 
     /// A session has waited for a primary that is not to be used yet.
     fn not_filled(&mut self, slot: usize, endpoint: usize) -> Step {
+        self.sessions[slot].stuck = self.sessions[slot].is_link();
         let endpoint = &self.endpoints[endpoint];
         endpoint.stats.count.upstream_rq_unavailable.inc();
         let text = format!(

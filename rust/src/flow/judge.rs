@@ -128,7 +128,7 @@ impl Engine {
             let writes = |call: &Call| matches!(call, Call::Client(c) if !c.blocks && command_of(c.command).is_none_or(Command::is_write));
             u.endpoint == primary && matches!(u.role, Role::Private { .. }) && u.calls.iter().any(writes)
         };
-        if self.upstreams.iter().any(|(_, u)| own(u)) {
+        if self.upstreams.iter().any(|(_, u)| own(u)) || self.seat.others_write(self.plan.generation) {
             return true;
         }
         // Where it broke, its next connection ends the one before: what that had sent may still run.

@@ -49,6 +49,8 @@ pub struct Private {
     pub(super) lost: bool,
     /// Messages that wait for the end of a long reply.
     pub(super) held: Vec<u8>,
+    /// The command that it blocks in, if it does.
+    pub(super) waits_for: Box<[u8]>,
     /// When it last carried something, milliseconds.
     used_ms: u64,
 }
@@ -68,6 +70,7 @@ impl Private {
             becomes: Becomes::Unchanged,
             lost: watching,
             held: Vec::new(),
+            waits_for: Box::default(),
             used_ms: now_ms,
         }
     }
@@ -181,9 +184,11 @@ impl Engine {
         let Some(private) = session.extra.as_mut().and_then(|e| e.private.as_mut()) else {
             return Step::Done;
         };
+        let waits = wanted == Use::Command && blocks(command);
+        private.waits_for = if waits { request.frame.into() } else { Box::default() };
         let upstream = &mut self.upstreams[key];
         let offset = upstream.out.queued();
-        let redirects = self.endpoints[upstream.endpoint].redirects;
+        let redirects = self.endpoints[upstream.endpoint].redirects && wanted != Use::Subscribe;
         let kept = redirects.then(|| upstream.out.push_kept(frame));
         if kept.is_none() {
             upstream.out.push(frame);
@@ -210,7 +215,7 @@ impl Engine {
                 hops: 0,
                 rule: Rule::Never,
                 convert: Convert::of(command).unwrap_or(Convert::Verbatim),
-                blocks: wanted == Use::Command && blocks(command),
+                blocks: waits,
             })
         };
         upstream.expect(call, self.now.ms);

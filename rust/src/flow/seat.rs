@@ -1,7 +1,7 @@
 //! One engine among those of a process: each worker has one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::stats::Registry;
 
@@ -24,6 +24,16 @@ pub struct Crew {
     sessions: AtomicUsize,
     /// What the first one counts: it alone is connected to what has an order.
     first: Arc<Registry>,
+    /// Of each worker.
+    direct: Vec<Direct>,
+}
+
+/// What a worker still has on its way, past the first one, to servers that it does not send to itself any more.
+#[derive(Debug, Default)]
+struct Direct {
+    /// By which plan.
+    generation: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl Seat {
@@ -32,7 +42,8 @@ impl Seat {
         if workers == 1 {
             return vec![Self::default()];
         }
-        let crew = Crew { workers, sessions: AtomicUsize::new(0), first: Arc::clone(first) };
+        let direct = (0..workers).map(|_| Direct::default()).collect();
+        let crew = Crew { workers, sessions: AtomicUsize::new(0), first: Arc::clone(first), direct };
         let crew = Some(Arc::new(crew));
         (0..workers).map(|index| Self { index, crew: crew.clone() }).collect()
     }
@@ -81,6 +92,22 @@ impl Seat {
         if let Some(crew) = &self.crew {
             crew.sessions.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// What this worker has on its way to servers that this plan does not let it send to.
+    pub(super) fn tell_direct(&self, generation: u64, calls: u64) {
+        if let Some(direct) = self.crew.as_ref().and_then(|crew| crew.direct.get(self.index)) {
+            direct.calls.store(calls, Ordering::Release);
+            direct.generation.store(generation, Ordering::Release);
+        }
+    }
+
+    /// Whether a write of another worker may reach a server without the first worker's knowing, although it has that plan.
+    pub(super) fn others_write(&self, generation: u64) -> bool {
+        let waits = |d: &Direct| {
+            d.generation.load(Ordering::Acquire) < generation || d.calls.load(Ordering::Acquire) != 0
+        };
+        self.crew.as_ref().is_some_and(|crew| crew.direct.iter().skip(1).any(waits))
     }
 
     /// What the first worker knows of a server: its version and how many commands it has.

@@ -205,6 +205,8 @@ pub struct Session {
     pub waiting_since: u64,
     /// It has waited for too long: the next look at its command ends in an error rather than in more waiting.
     pub overdue: bool,
+    /// A link whose last command has waited for too long: those behind it, of other clients, need not wait as long each.
+    pub stuck: bool,
     /// Since when it leaves too much unread and reads nothing (milliseconds); 0: it does not.
     over_since: u64,
     /// It is on the list of sessions that hold much memory.
@@ -260,6 +262,7 @@ impl Session {
             hung_up: false,
             waiting_since: 0,
             overdue: false,
+            stuck: false,
             over_since: 0,
             heavy: false,
             input: Vec::new(),
@@ -316,7 +319,7 @@ impl Session {
             .and_then(|e| e.transaction.as_ref())
             .map_or(0, |t| t.bytes.capacity() + t.own_bytes);
         let aside = |e: &Extra| {
-            let told = e.private.as_ref().map_or(0, |p| p.held.capacity());
+            let told = e.private.as_ref().map_or(0, |p| p.held.capacity() + p.waits_for.len());
             e.parked_bytes + told + e.waits.map_or(0, |(_, bytes)| bytes)
         };
         let parked = self.extra.as_deref().map_or(0, aside);
@@ -331,7 +334,8 @@ impl Session {
     /// Whether the client leaves unread more than `max` and has read nothing for a while: who reads, however slowly, is only
     /// slow, and the memory budget bounds what that costs.
     pub fn overflows(&mut self, max: usize, now_ms: u64) -> bool {
-        if self.unread() <= max {
+        let parked = self.extra.as_deref().map_or(0, |e| e.parked_bytes); // it could not read those
+        if self.unread() - parked <= max {
             self.over_since = 0;
             return false;
         }

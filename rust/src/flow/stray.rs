@@ -292,27 +292,44 @@ impl Engine {
 
     /// The endpoint that a command was sent to; one that the plan has not is made, and stays while it is used.
     fn destination(&mut self, stray: &Stray) -> Option<usize> {
-        let of = self.endpoints.get(stray.from)?;
-        let cluster = &of.cluster;
-        let host = match (&of.address, stray.to.host.is_empty()) {
-            (Some(Address::Tcp(address)), true) => address.ip().to_string(),
-            _ => stray.to.host.clone(),
-        };
-        let ip = host.parse::<IpAddr>().ok();
-        let address = ip.map(|ip| Address::Tcp(SocketAddr::new(ip, stray.to.port)));
-        let id = match ip {
-            Some(IpAddr::V6(_)) => format!("[{host}]:{}", stray.to.port),
-            _ => format!("{host}:{}", stray.to.port),
-        };
-        let is_it = |e: &Endpoint| {
-            &e.cluster == cluster && (e.id == id || (address.is_some() && e.address == address))
-        };
-        let known =
-            |retired| self.endpoints.iter().find(|(_, e)| is_it(e) && e.retired == retired).map(|(k, _)| k);
+        let (id, address) = self.names_of(stray.from, &stray.to)?;
+        let known = |retired| self.known(stray.from, &id, address.as_ref(), retired);
         if let Some(key) = known(false).or_else(|| known(true)) {
             return Some(key);
         }
         self.visit(stray.from, id, address?)
+    }
+
+    /// Whether a redirection leads to an endpoint that the plan has.
+    pub(super) fn is_planned(&self, from: usize, to: &Redirect) -> bool {
+        self.names_of(from, to)
+            .is_some_and(|(id, address)| self.known(from, &id, address.as_ref(), false).is_some())
+    }
+
+    /// What the endpoint is called that a redirection leads to, and its address.
+    fn names_of(&self, from: usize, to: &Redirect) -> Option<(String, Option<Address>)> {
+        let host = match (&self.endpoints.get(from)?.address, to.host.is_empty()) {
+            (Some(Address::Tcp(address)), true) => address.ip().to_string(),
+            _ => to.host.clone(),
+        };
+        let ip = host.parse::<IpAddr>().ok();
+        let address = ip.map(|ip| Address::Tcp(SocketAddr::new(ip, to.port)));
+        let id = match ip {
+            Some(IpAddr::V6(_)) => format!("[{host}]:{}", to.port),
+            _ => format!("{host}:{}", to.port),
+        };
+        Some((id, address))
+    }
+
+    /// An endpoint of the same cluster as another one.
+    fn known(&self, beside: usize, id: &str, address: Option<&Address>, retired: bool) -> Option<usize> {
+        let cluster = &self.endpoints.get(beside)?.cluster;
+        let is_it = |e: &Endpoint| {
+            &e.cluster == cluster
+                && e.retired == retired
+                && (e.id == id || (address.is_some() && e.address.as_ref() == address))
+        };
+        self.endpoints.iter().find(|(_, e)| is_it(e)).map(|(key, _)| key)
     }
 
     /// An endpoint that the plan has not, beside one that it has.

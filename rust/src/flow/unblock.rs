@@ -7,6 +7,9 @@ use super::call::Call;
 use super::ticket::SessionId;
 use super::upstream::Upstream;
 
+/// What its client is told then (`unblockClientOnError`).
+pub(super) const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+
 /// How a command that blocks is ended before its time (`CLIENT UNBLOCK`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unblock {
@@ -55,7 +58,8 @@ impl Engine {
         if !self.is_blocked(slot) {
             return false;
         }
-        if self.leave_line(self.sessions[slot].id, how) {
+        let id = self.sessions[slot].id;
+        if self.leave_line(id, how) || self.end_wait(id, how) {
             return true;
         }
         let own = self.sessions[slot].private_ref().and_then(|p| self.upstreams.get(p.upstream));
@@ -78,7 +82,7 @@ impl Engine {
     /// Whether the session waits for a command that blocks.
     pub(super) fn is_blocked(&self, slot: usize) -> bool {
         let Some(session) = self.sessions.get(slot) else { return false };
-        if self.waits_in_line(session.id) {
+        if self.waits_in_line(session.id) || self.waits_for_others(session.id) {
             return true;
         }
         let own = session.private_ref().map(|p| p.upstream);

@@ -5,7 +5,6 @@ use crate::resp::encode;
 use super::peer::Purpose;
 use super::replica::{Judged, Need};
 use super::sequencer::{Proof, Sequencer};
-use super::session::Session;
 use super::upstream::{Phase, Role, Stream, Upstream};
 use super::{Engine, Intent, Now};
 use crate::plan::spec::Consistency;
@@ -57,6 +56,7 @@ impl Engine {
         self.settle_waits();
         self.expire_asking();
         self.keep_budget();
+        self.tell_direct();
         if now.ms >= self.sweep_at {
             self.sweep_at = now.ms + 1_000;
             self.sweep_sessions();
@@ -416,8 +416,7 @@ impl Engine {
             }
         }
         let merges: usize = self.merges.iter().map(|(_, m)| m.held).sum();
-        let shared = logs + queues + merges + self.buffers.held();
-        let room = self.limits.memory_bytes - shared.min(self.limits.memory_bytes / 2);
+        let mut shared = logs + queues + merges + self.buffers.held();
         let mut total = 0;
         let mut weights = Vec::with_capacity(self.heavy.len());
         let sessions = &mut self.sessions;
@@ -425,11 +424,17 @@ impl Engine {
             let Some(session) = sessions.get_mut(id.slot as usize).filter(|s| s.id == *id) else {
                 return false;
             };
-            session.heavy = session.held() >= super::HEAVY;
-            total += session.held();
-            weights.push((session.held(), *id));
+            let held = session.held();
+            session.heavy = held >= super::HEAVY;
+            if session.is_link() {
+                shared += held; // it is many clients'
+            } else {
+                total += held;
+                weights.push((held, *id));
+            }
             session.heavy
         });
+        let room = self.limits.memory_bytes - shared.min(self.limits.memory_bytes / 2);
         for (_, id) in &weights {
             self.check_output(*id);
         }
@@ -440,9 +445,6 @@ impl Engine {
         while total > room
             && let Some((held, id)) = weights.pop()
         {
-            if self.sessions.get(id.slot as usize).is_some_and(Session::is_link) {
-                continue; // what it holds is many clients'
-            }
             total -= held;
             let slot = id.slot as usize;
             if self.sessions.get(slot).is_none_or(|s| s.id != id) {
@@ -500,6 +502,7 @@ impl Engine {
         self.draining = true;
         let clients = self.sessions.iter().filter(|(_, s)| !s.is_link());
         let slots: Vec<usize> = clients.map(|(slot, _)| slot).collect();
+        self.unpause();
         for slot in slots {
             self.unblock(slot, super::unblock::Unblock::Timeout);
         }

@@ -13,7 +13,8 @@ use super::place::Place;
 use super::private::Use;
 use super::replica::Replica;
 use super::session::Wait;
-use super::ticket::Ticket;
+use super::ticket::{SessionId, Ticket};
+use super::unblock::{UNBLOCKED, Unblock};
 
 /// A shard channel of nobody's. A message to it moves the server's replication offset, and is seen by no pattern.
 const NOBODY: &str = "redisha:wait";
@@ -88,6 +89,24 @@ impl Engine {
         self.waits.push(Waiting { endpoint, position, members, until_ms, ticket });
         self.touch_sequencer(endpoint); // looked at in this very turn
         Step::Done
+    }
+
+    /// End what a session waits for. `false`: it waits for nothing here.
+    pub(super) fn end_wait(&mut self, id: SessionId, how: Unblock) -> bool {
+        let waited = self.waits_for_others(id);
+        for one in self.waits.extract_if(.., |one| one.ticket.session() == id).collect::<Vec<_>>() {
+            let have = self.others_with(one.endpoint, one.position);
+            self.settle(one.ticket, |out| match how {
+                Unblock::Error => encode::error(out, UNBLOCKED),
+                _ => encode::integer(out, have as i64),
+            });
+        }
+        waited
+    }
+
+    /// Whether a session waits here.
+    pub(super) fn waits_for_others(&self, id: SessionId) -> bool {
+        self.waits.iter().any(|one| one.ticket.session() == id)
     }
 
     /// Answer those that have waited enough.

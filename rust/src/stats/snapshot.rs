@@ -1,7 +1,7 @@
 //! What all workers counted, added up, as JSON.
 //!
 //! Each worker has counters of its own, of which it is the only writer. Counters and gauges add up, latencies are merged, and
-//! what is the state of something (a label, a replica, a log) is the first worker's, which alone has replicas.
+//! what is the state of something (a label, a log) is the first worker's, which alone has what has an order.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -22,12 +22,15 @@ pub fn snapshot(registries: &[Arc<Registry>]) -> Vec<u8> {
     let endpoints = lists.iter().flat_map(|l| &l.endpoints);
     let endpoints = by_name(endpoints, |e| (e.label.get("cluster"), e.label.get("id")));
     let endpoints: Vec<Value> = endpoints.iter().map(|parts| endpoint(parts)).collect();
-    let replicas: Vec<Value> = first
-        .replicas
+    // (Each worker has samples of its own for a mirror that gets a fraction.)
+    let replicas = by_name(lists.iter().flat_map(|l| &l.replicas), |r| {
+        (r.label.get("primary"), r.label.get("mirror"), r.label.get("state") == "sampled")
+    });
+    let replicas: Vec<Value> = replicas
         .iter()
-        .map(|r| {
-            let mut map = object(r.count.each());
-            r.label.write(&mut map);
+        .map(|parts| {
+            let mut map = sums(parts.iter().map(|r| r.count.each()));
+            parts[0].label.write(&mut map);
             Value::Object(map)
         })
         .collect();
