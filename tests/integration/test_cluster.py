@@ -1,5 +1,6 @@
 """A plain client in front of a real Redis Cluster of six servers: one sidecar gives it all of them as one Redis."""
 
+import contextlib
 import threading
 from typing import Any
 
@@ -365,3 +366,21 @@ def test_a_master_is_lost(redis_server: RedisFactory, sidecar: SidecarFactory) -
         # It comes back as the replica of its own.
         lost.start()
         assert set(client.mget(list(values))) == {"new"}
+
+
+def test_shard_channels_are_where_their_slots_are(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
+    """Once SSUBSCRIBE went to any master, and most were answered with that one's MOVED."""
+    proxy = sidecar(config(cluster))
+    channels = [f"channel:{n}".encode() for n in range(8)]
+    owners = [cluster.owner(slot_of(cluster, channel.decode())) for channel in channels]
+    assert len({id(owner) for owner in owners}) > 1
+    with contextlib.ExitStack() as cleanup:
+        publisher = cleanup.enter_context(proxy.conn())
+        for channel in channels:
+            conn = cleanup.enter_context(proxy.conn())
+            bulk = b"$%d\r\n%s\r\n" % (len(channel), channel)
+            assert conn.command("SSUBSCRIBE", channel) == b"*3\r\n$10\r\nssubscribe\r\n" + bulk + b":1\r\n"
+            assert publisher.command("SPUBLISH", channel, "m") == b":1\r\n"
+            assert conn.reply() == b"*3\r\n$8\r\nsmessage\r\n" + bulk + b"$1\r\nm\r\n"
+            assert conn.command("SUNSUBSCRIBE") == b"*3\r\n$12\r\nsunsubscribe\r\n" + bulk + b":0\r\n"
+    assert redirects(proxy) == 0

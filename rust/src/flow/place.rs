@@ -82,6 +82,11 @@ pub(super) enum Called {
     InSeveralWays,
 }
 
+/// Whether its first argument is a channel of a slot, as a key is (redis.io, Sharded Pub/Sub).
+fn is_sharded(command: &Command) -> bool {
+    matches!(command.name, "spublish" | "ssubscribe" | "sunsubscribe")
+}
+
 impl Engine {
     /// Where a command goes that cannot go to several places. The error is for the client.
     pub(super) fn place(
@@ -134,6 +139,10 @@ impl Engine {
         };
         if indices.is_empty() {
             return match command {
+                Some(command) if is_sharded(command) && listener.routes.iter().all(|r| r.by_slot) => {
+                    let found = self.place_key(slot, None, request.arg(1), false)?;
+                    Ok(Place::at(found.target.endpoint))
+                }
                 Some(command) if is_about_all_keys(command) => {
                     self.place_everywhere(session.listener, command)
                 }

@@ -247,6 +247,10 @@ impl Engine {
         command: &'static Command,
         request: &Request<'_>,
     ) -> Result<Place, Step> {
+        let own = self.sessions[slot].private_ref().and_then(|p| self.upstreams.get(p.upstream));
+        if let Some(own) = own.filter(|_| command.name.ends_with("unsubscribe")) {
+            return Ok(Place::at(own.endpoint)); // where it is subscribed
+        }
         if !self.is_in_group(slot) || matches!(wanted, Use::Subscribe | Use::Monitor) {
             return self.place_nearest(slot, command, request);
         }
