@@ -1,5 +1,6 @@
 """WATCH and commands that block, when plans change meanwhile or the Redis stalls."""
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -178,3 +179,89 @@ def test_messages_come_although_replies_are_off(redis_server: Servers, sidecar: 
         assert conn.reply() == b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
         assert other.command("PUBLISH", "c", "m") == b":1\r\n"
         assert conn.reply() == b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n"
+
+
+def _replaced(old: RedisServer, proxy: Sidecar, conns: list[Conn], after: configs.Config) -> None:
+    """They ask for connections of their own at a Redis that hangs, and are told by the one that takes its place."""
+
+    def opened() -> int:
+        return sum(endpoint["upstream_cx_total"] for endpoint in proxy.stats()["endpoints"])
+
+    before = opened()
+    old.pause()
+    for conn in conns:
+        conn.send_command("BLPOP", "q", 1)
+    wait.until(lambda: opened() >= before + len(conns), "each has one")
+    proxy.reload(after)
+    assert [conn.reply() for conn in conns] == [b"*-1\r\n"] * len(conns)
+
+
+@pytest.mark.parametrize("then", ["subscribe", "execute"])
+def test_the_redis_is_replaced_before_own_connections_stand(
+    redis_server: Servers, sidecar: Sidecars, then: str
+) -> None:
+    """Once a session kept the key of a connection that the reload had removed, and took another's for its own."""
+    old, new, mirror = redis_server(), redis_server(), redis_server()
+    proxy = sidecar(configs.pass_through(old.address, op_timeout="20s"))
+    with contextlib.ExitStack() as cleanup:
+        first, *conns = [cleanup.enter_context(proxy.conn()) for _ in range(6)]
+        watchers = [cleanup.enter_context(proxy.conn()) for _ in range(5)]
+        assert first.command("GET", "k") == b"$-1\r\n"
+        _replaced(old, proxy, conns, configs.mirrored(new.address, mirror.address))
+        assert [conn.command("WATCH", "k") for conn in watchers] == [b"+OK\r\n"] * 5
+        for number, conn in enumerate(conns):
+            if then == "subscribe":
+                channel = b"$2\r\nc%d\r\n" % number
+                assert conn.command("SUBSCRIBE", f"c{number}") == b"*3\r\n$9\r\nsubscribe\r\n" + channel + b":1\r\n"
+                assert first.command("PUBLISH", f"c{number}", "m") == b":1\r\n"
+                assert conn.reply() == b"*3\r\n$7\r\nmessage\r\n" + channel + b"$1\r\nm\r\n"
+            else:
+                assert conn.command("WATCH", "z") == b"+OK\r\n"
+                assert conn.pipeline(("MULTI",), ("ECHO", number), ("EXEC",))[2] == b"*1\r\n$1\r\n%d\r\n" % number
+        assert [conn.command("PING") for conn in watchers] == [b"+PONG\r\n"] * 5
+        assert first.command("SET", "k", "changed") == b"+OK\r\n"
+        for conn in watchers:
+            assert conn.pipeline(("MULTI",), ("SET", "k", "mine"), ("EXEC",))[2] == b"*-1\r\n"
+        assert_same(new, mirror)
+    assert proxy.exit_code() is None
+
+
+def test_who_asked_a_replaced_redis_for_a_connection_leaves(redis_server: Servers, sidecar: Sidecars) -> None:
+    """Once those that left took connections with them that all share, and the process ended."""
+    old, *servers = [redis_server() for _ in range(5)]
+    proxy = sidecar(configs.pass_through(old.address, op_timeout="20s"))
+    config = configs.mirrored(servers[0].address, servers[1].address)
+    with Conn(proxy.port) as other:
+        assert other.command("GET", "k") == b"$-1\r\n"
+        with contextlib.ExitStack() as cleanup:
+            conns = [cleanup.enter_context(proxy.conn()) for _ in range(5)]
+            _replaced(old, proxy, conns, config)
+            more = {f"more-{number}": server for number, server in enumerate(servers[2:])}
+            for name, server in more.items():
+                config["clusters"][name] = configs.cluster(server.address)
+                config["listeners"][0]["routes"].insert(0, {"prefix": f"{name}:", "cluster": name})
+            proxy.reload(config)
+            keys = ["k", *(f"{name}:k" for name in more)]
+            for key in keys:
+                wait.until(lambda k=key: other.command("SET", k, 1) == b"+OK\r\n", "the servers are there")
+        wait.until(lambda: proxy.stats()["listeners"][0]["downstream_cx_active"] == 1, "they are gone")
+        assert [other.command("SET", key, 2) for key in keys] == [b"+OK\r\n"] * len(keys)
+    assert proxy.exit_code() is None
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["plain", "watched"])
+def test_multi_before_and_exec_after_a_reload(redis_server: Servers, sidecar: Sidecars, watched: bool) -> None:
+    """Once EXEC was refused although nothing had been queued before the reload."""
+    server, other = redis_server(), redis_server()
+    proxy = sidecar(configs.pass_through(server.address))
+    with Conn(proxy.port) as conn:
+        if watched:
+            assert conn.command("WATCH", "k") == b"+OK\r\n"
+        assert conn.command("MULTI") == b"+OK\r\n"
+        proxy.reload(configs.pass_through(server.address, op_timeout="4s"))
+        assert conn.pipeline(("SET", "k", 1), ("EXEC",)) == [b"+QUEUED\r\n", b"*1\r\n+OK\r\n"]
+        assert conn.pipeline(("MULTI",), ("SET", "k", 2)) == [b"+OK\r\n", b"+QUEUED\r\n"]
+        proxy.reload(configs.pass_through(other.address))
+        assert conn.command("EXEC").startswith(b"-EXECABORT ")
+        assert conn.pipeline(("MULTI",), ("SET", "k", 3), ("EXEC",))[2] == b"*1\r\n+OK\r\n"
+    assert [each.cli("GET", "k") for each in (server, other)] == [b"1", b"3"]

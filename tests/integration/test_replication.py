@@ -98,3 +98,23 @@ def test_where_writes_are_mirrored_it_is_refused(
     with Conn(proxy.port) as conn:
         assert conn.command(*words).startswith(b"-ERR '" + words[0].lower().encode() + b"' is refused")
         assert conn.command("PING") == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("command", [("SYNC",), ("PSYNC", "?", "-1")], ids=["sync", "psync"])
+def test_who_replicates_is_no_command_in_flight(
+    redis_server: Servers, sidecar: Sidecars, command: tuple[str, ...]
+) -> None:
+    """Once each that had come and gone was counted as a command without its reply for ever."""
+    proxy = sidecar(configs.pass_through(redis_server(**AT_ONCE).address))
+
+    def active() -> int:
+        return int(proxy.stats()["listeners"][0]["downstream_rq_active"])
+
+    for _ in range(2):
+        with Conn(proxy.port) as conn:
+            conn.send_command(*command)
+            assert not conn.silent_for(5)
+    wait.until(lambda: active() == 0, "nothing is in flight")
+    with Conn(proxy.port) as conn:
+        conn.send_command("BLPOP", "k", 0)
+        wait.until(lambda: active() == 1, "one is")
