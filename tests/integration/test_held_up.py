@@ -164,6 +164,21 @@ def test_nothing_overtakes_what_was_answered_by_time(
     _lives(proxy)
 
 
+def test_who_has_read_too_early_can_end_the_script(redis_server: Servers, sidecar: Sidecars) -> None:
+    """Once a client whose read was late was shut out until the script ended: it could not even kill it."""
+    server = redis_server()
+    server.cli("CONFIG", "SET", "busy-reply-threshold", "50")
+    proxy = sidecar(configs.pass_through(server.address, op_timeout="1s"))
+    with proxy.conn() as runs, proxy.conn() as reads:
+        runs.send_command("EVAL", "while true do end", 0)
+        reads.send_command("GET", "k")
+        assert reads.reply().startswith((b"-INDOUBT ", b"-BUSY "))
+        assert reads.command("GET", "k").startswith(b"-BUSY ")
+        assert reads.command("SET", "k", "v").startswith(b"-BUSY ")
+        assert reads.command("SCRIPT", "KILL") == b"+OK\r\n"
+        wait.until(lambda: reads.command("SET", "k", "v") == b"+OK\r\n", "the script has ended")
+
+
 def test_what_waits_on_an_own_connection_is_bounded(redis_server: Servers, sidecar: Sidecars) -> None:
     """Once a tracking client could have any amount of memory taken while its Redis hung, and nobody counted it."""
     server = redis_server()

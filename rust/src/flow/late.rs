@@ -1,7 +1,10 @@
-//! Commands that were answered by time and are still on their way. What their session sends next must not overtake them: an old
-//! value would be the last.
+//! Commands that were answered by time and are still on their way. What their session writes next must not overtake what they
+//! write: an old value would be the last.
+
+use crate::command::Command;
 
 use super::Engine;
+use super::call::{Call, command_of};
 use super::ingress::Step;
 use super::session::Wait;
 use super::ticket::SessionId;
@@ -27,6 +30,14 @@ impl Engine {
     /// The call at this place of the connection's line was answered by time.
     pub(super) fn note_late(&mut self, key: usize, at: usize, session: SessionId) {
         let Some(upstream) = self.upstreams.get(key) else { return };
+        let writes = upstream.calls.get(at).is_some_and(|call| match call {
+            Call::Client(call) => command_of(call.command).is_none_or(Command::is_write),
+            Call::Transaction(call) => call.items.iter().any(|i| i.command.is_none_or(Command::is_write)),
+            _ => false,
+        });
+        if !writes {
+            return;
+        }
         let late = Late { upstream: key, epoch: upstream.epoch, number: upstream.settled + at as u64 };
         let Some(session) = self.session(session) else { return };
         let all = &mut session.extra().late;
@@ -43,9 +54,10 @@ impl Engine {
         overdue: bool,
     ) -> Option<Step> {
         let session = self.sessions.get_mut(slot)?;
-        let id = session.id;
+        let (id, last) = (session.id, session.last);
         let late = &mut session.extra.as_mut()?.late;
-        if late.is_empty() {
+        let waits = |c: &Command| c.is_write() || matches!(c.name, "watch" | "exec");
+        if late.is_empty() || command_of(last).is_some_and(|c| !waits(c)) {
             return None;
         }
         let upstreams = &self.upstreams;
