@@ -41,9 +41,14 @@ impl Engine {
     /// Whether what is sent on this connection, one that all share, would wait for a script.
     #[inline]
     pub(super) fn is_held_up(&self, key: usize) -> bool {
+        let stands = |u: &Upstream| u.waiting_since + LONG_MS < self.now.ms && !u.calls.is_empty();
+        self.upstreams.get(key).is_some_and(stands) && self.is_held_up_by_script(key)
+    }
+
+    #[cold]
+    fn is_held_up_by_script(&self, key: usize) -> bool {
         let Some(upstream) = self.upstreams.get(key) else { return false };
-        upstream.waiting_since + LONG_MS < self.now.ms
-            && upstream.runs_script()
+        upstream.runs_script()
             && upstream.role == Role::Serve
             && self
                 .endpoints

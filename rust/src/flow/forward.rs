@@ -283,7 +283,10 @@ impl Engine {
         {
             key = relief;
         }
-        if !again && let Some(step) = self.wait_for_late(slot, endpoint, key, overdue) {
+        if !again
+            && self.sessions[slot].extra.is_some()
+            && let Some(step) = self.wait_for_late(slot, endpoint, key, overdue)
+        {
             return Err(step);
         }
         if in_flight > 0 && path != key && !again && !self.may_spread(path, key) {
