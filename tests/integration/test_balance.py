@@ -1,5 +1,6 @@
 """Several Redis servers behind one route: where commands go, by key or in turn."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import RedisFactory, SidecarFactory
 from support import configs, wait
 from support.redis_server import RedisServer
 from support.sidecar import Sidecar
+from support.wire import encode
 
 MANY = 1000
 
@@ -271,3 +273,27 @@ def test_a_ring_of_hashes(redis_server: RedisFactory, sidecar: SidecarFactory) -
     sizes = [each.client().dbsize() for each in servers]
     assert sum(sizes) == MANY
     assert min(sizes) > MANY // 4
+
+
+def test_who_reads_is_not_closed_for_what_it_cannot_read_yet(
+    redis_server: RedisFactory, sidecar: SidecarFactory
+) -> None:
+    """Once replies that waited for the turn of another's counted as unread, and the client was closed for them."""
+    servers = [redis_server(), redis_server()]
+    size, count = 300_000, 64
+    proxy = sidecar(several(servers, balance="round_robin") | {"limits": {"max_output": "8MB"}})
+    ready(proxy, servers)
+    for server in servers:
+        server.client().set("v", "x" * size)
+    with proxy.conn() as conn:
+        servers[1].pause()
+        replies = []
+        try:
+            conn.send(encode("GET", "v") * count)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    replies.append(conn.reply(timeout=1))
+        finally:
+            servers[1].resume()
+        replies += [conn.reply(timeout=20) for _ in range(count - len(replies))]
+        assert all(len(reply) > size for reply in replies)

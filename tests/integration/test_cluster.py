@@ -1,6 +1,7 @@
 """A plain client in front of a real Redis Cluster of six servers: one sidecar gives it all of them as one Redis."""
 
 import contextlib
+import socket
 import threading
 from typing import Any
 
@@ -384,3 +385,28 @@ def test_shard_channels_are_where_their_slots_are(cluster: RedisCluster, sidecar
             assert conn.reply() == b"*3\r\n$8\r\nsmessage\r\n" + bulk + b"$1\r\nm\r\n"
             assert conn.command("SUNSUBSCRIBE") == b"*3\r\n$12\r\nsunsubscribe\r\n" + bulk + b":0\r\n"
     assert redirects(proxy) == 0
+
+
+def test_a_script_cannot_send_the_sidecar_away(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
+    """Once the sidecar connected wherever a script said that its slot had moved, and gave its password there."""
+    proxy = sidecar(config(cluster))
+    script = "redis.call('INCR', KEYS[1]); return redis.error_reply('MOVED 1 127.0.0.1:' .. ARGV[1])"
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere, proxy.conn() as conn:
+        port = elsewhere.getsockname()[1]
+        assert conn.command("EVAL", script, 1, "k", port) == b"-MOVED 1 127.0.0.1:%d\r\n" % port
+        assert conn.command("GET", "k") == b"$1\r\n1\r\n"
+        elsewhere.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            elsewhere.accept()
+
+
+def test_subscriptions_leave_nothing_behind(cluster: RedisCluster, sidecar: SidecarFactory) -> None:
+    """Once the bytes of each SUBSCRIBE were kept until the connection ended."""
+    proxy = sidecar(config(cluster))
+    name, rounds = b"n" * 100_000, 300
+    with proxy.conn() as conn:
+        for _ in range(rounds):
+            assert conn.command("SUBSCRIBE", name).startswith(b"*3\r\n$9\r\nsubscribe\r\n")
+            assert conn.command("UNSUBSCRIBE", name).startswith(b"*3\r\n$11\r\nunsubscribe\r\n")
+        kept = rounds * len(name)
+        wait.until(lambda: proxy.stats()["worker"]["memory_bytes"] < kept / 2, "they are not kept")

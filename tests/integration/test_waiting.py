@@ -3,6 +3,7 @@
 import contextlib
 import random
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -247,3 +248,100 @@ def test_clients_that_block_wake_nobody(sidecar, redis_server, mirrored: bool) -
             for number, conn in enumerate(conns):
                 assert other.command("RPUSH", f"k{number}", "v") == b":1\r\n"
                 assert conn.reply() == b"*2\r\n$%d\r\nk%d\r\n$1\r\nv\r\n" % (len(f"k{number}"), number)
+
+
+@pytest.mark.parametrize(
+    ("how", "reply"), [("TIMEOUT", b":0\r\n"), ("ERROR", b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+)
+def test_a_wait_can_be_ended(sidecar, redis_server, how: str, reply: bytes) -> None:
+    """Once CLIENT UNBLOCK did not know of it where writes are mirrored."""
+    proxy = sidecar(configs.mirrored(redis_server().address, redis_server().address))
+    with proxy.conn() as waits, proxy.conn() as other:
+        number = int(waits.command("CLIENT", "ID")[1:])
+        waits.send_command("WAIT", 5, 0)
+        wait.until(lambda: other.command("CLIENT", "UNBLOCK", number, how) == b":1\r\n", "it waits")
+        assert waits.reply() in (reply, b":1\r\n" if how == "TIMEOUT" else reply)
+        assert waits.command("PING") == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("held", ["wait", "pause"])
+def test_who_waits_does_not_hold_up_the_end(sidecar, redis_server, held: str) -> None:
+    """Once a WAIT, or a client that was paused, had SIGTERM take all of the time that a drain may take."""
+    proxy = sidecar(configs.mirrored(redis_server().address, redis_server().address))
+    with proxy.conn() as waits, proxy.conn() as other:
+        if held == "wait":
+            waits.send_command("WAIT", 5, 0)
+        else:
+            assert other.command("CLIENT", "PAUSE", 100_000) == b"+OK\r\n"
+            waits.send_command("SET", "k", "v")
+        assert waits.silent_for(0.2)
+        proxy.signal(signal.SIGTERM)
+        wait.until(lambda: proxy.exit_code() == 0, "it has ended", timeout=8)
+        assert waits.reply() == (b":1\r\n" if held == "wait" else b"+OK\r\n")
+
+
+def test_who_waits_is_not_kept_waiting_by_others(sidecar, redis_server) -> None:
+    """Once a write tried as many of those in line as it could serve, whatever they waited for."""
+    proxy = sidecar(configs.mirrored(redis_server().address, redis_server().address))
+    with contextlib.ExitStack() as cleanup:
+        conns = [cleanup.enter_context(proxy.conn()) for _ in range(4)]
+        audit, other = cleanup.enter_context(proxy.conn()), cleanup.enter_context(proxy.conn())
+        for group in ("mail", "audit"):
+            assert other.command("XGROUP", "CREATE", "s", group, "$", "MKSTREAM") == b"+OK\r\n"
+        for number, conn in enumerate(conns):
+            conn.send_command("XREADGROUP", "GROUP", "mail", f"c{number}", "BLOCK", 0, "STREAMS", "s", ">")
+            wait.until(lambda n=number + 1: _blocked(other) == n, "it waits")
+        audit.send_command("XREADGROUP", "BLOCK", 10, "BLOCK", 0, "GROUP", "audit", "c", "STREAMS", "s", ">")
+        wait.until(lambda: _blocked(other) == 5, "and so does the other group's")
+        other.command("XADD", "s", "1-1", "f", "v")
+        entry = b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n"
+        assert audit.reply(timeout=2) == conns[0].reply(timeout=2) == entry
+        assert all(conn.silent_for(0.05) for conn in conns[1:])
+
+
+def _blocked(conn: Conn) -> int:
+    """How many clients wait, as INFO has it."""
+    found = re.search(rb"blocked_clients:(\d+)", conn.command("INFO", "clients"))
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize(
+    "command", [("BLMOVE", "source", "target", "LEFT", "LEFT", 0), ("BLPOP", "other", "source", 0)]
+)
+def test_who_goes_while_it_is_tried_blocks_nobody(sidecar, redis_server, command: tuple[str | int, ...]) -> None:
+    """Once what it had waited for stayed its own for ever: the next in line got nothing."""
+    primary = redis_server()
+    proxy = sidecar(configs.mirrored(primary.address, redis_server().address))
+    with proxy.conn() as other, proxy.conn() as next_:
+        with proxy.conn() as goes:
+            goes.send_command(*command)
+            wait.until(lambda: _blocked(other) == 1, "it waits")
+            primary.pause()
+            try:
+                # (The attempt fails: of another type is the target, or the first key.)
+                kind = "target" if command[0] == "BLMOVE" else "other"
+                other.send(encode("SET", kind, "string") + encode("RPUSH", "source", "a"))
+                assert other.silent_for(0.2)
+                goes.close()
+                wait.until(lambda: proxy.stats()["listeners"][0]["downstream_cx_active"] == 2, "it is gone")
+            finally:
+                primary.resume()
+        assert other.replies(2) == [b"+OK\r\n", b":1\r\n"]
+        assert next_.command("LPOP", "source") == b"$1\r\na\r\n"
+        next_.send_command("BLPOP", "source", 0)
+        wait.until(lambda: _blocked(other) == 1, "the next one waits")
+        assert other.command("RPUSH", "source", "b") == b":1\r\n"
+        assert next_.reply(timeout=2) == b"*2\r\n$6\r\nsource\r\n$1\r\nb\r\n"
+
+
+def test_a_target_that_was_of_another_type_for_a_moment(sidecar, redis_server) -> None:
+    """Once a source of another type was taken for such a target, and who waited got a WRONGTYPE."""
+    proxy = sidecar(configs.mirrored(redis_server().address, redis_server().address))
+    with proxy.conn() as waits, proxy.conn() as other:
+        waits.send_command("BLMOVE", "source", "target", "LEFT", "LEFT", 0)
+        wait.until(lambda: _blocked(other) == 1, "it waits")
+        assert other.pipeline(("SET", "source", "v"), ("DEL", "source")) == [b"+OK\r\n", b":1\r\n"]
+        assert waits.silent_for(0.2)
+        assert other.command("RPUSH", "source", "a") == b":1\r\n"
+        assert waits.reply() == b"$1\r\na\r\n"

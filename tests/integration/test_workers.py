@@ -3,6 +3,7 @@
 Each test says on which worker its connections are: what it shows does not depend on how the kernel spreads them.
 """
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable
@@ -439,3 +440,38 @@ def test_taken_address_is_an_error(sidecar, plain: Sidecar, primary: RedisServer
     other = sidecar(config, ready=False)
     assert other.wait_exit() == 3
     assert "cannot bind" in other.log()
+
+
+def test_numbers_of_a_sample_are_those_of_all_workers(sidecar, primary: RedisServer, mirror: RedisServer) -> None:
+    """Once they were the first worker's alone."""
+    config = configs.mirrored(primary.address, mirror.address)
+    config["listeners"][0]["routes"][0]["mirrors"][0]["fraction"] = 50
+    proxy = sidecar(with_workers(config, 2))
+    for worker in range(2):
+        with conn_on(proxy, worker, 2) as conn:
+            assert conn.pipeline(*[("SET", f"k:{number}", worker) for number in range(400)]) == [b"+OK\r\n"] * 400
+
+    def agree() -> bool:
+        [replica] = proxy.stats()["replicas"]
+        sets = mirror.client().info("commandstats").get("cmdstat_set", {"calls": 0})["calls"]
+        return replica["sent_total"] == replica["acked_total"] == sets > 200
+
+    wait.until(agree, "the mirror has executed what was sent, as the numbers say")
+
+
+def test_who_waits_at_a_link_does_not_wait_for_others(sidecar, primary: RedisServer, mirror: RedisServer) -> None:
+    """Once each of them waited for op_timeout behind the other, and the later ones were in doubt."""
+    proxy = sidecar(with_workers(configs.mirrored(primary.address, mirror.address, op_timeout="1s"), 2))
+    with contextlib.ExitStack() as cleanup:
+        conns = [cleanup.enter_context(conn_on(proxy, 1, 2)) for _ in range(CLIENTS)]
+        for number, conn in enumerate(conns):
+            assert conn.command("SET", f"k:{number}", 1) == b"+OK\r\n"
+        wait.until(lambda: proxy.stats()["replicas"][0]["state"] == "in_sync", "the mirror is in sync")
+        mirror.kill()
+        primary.kill()
+        primary.start()  # without its data: it is held, to be filled from the mirror
+        wait.until(lambda: proxy.stats()["replicas"][0]["state"] == "down", "the mirror is away")
+        wait.until(lambda: proxy.stats()["endpoints"][0]["state"] == "ready", "the primary is back")
+        for number, conn in enumerate(conns):
+            conn.send_command("INCR", f"k:{number}")
+        assert all(conn.reply(timeout=5).startswith(b"-UNAVAILABLE ") for conn in conns)

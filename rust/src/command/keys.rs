@@ -119,8 +119,30 @@ pub fn needs_private(cmd: &Command, req: &Request<'_>) -> bool {
     }
 }
 
+/// A request of `XREADGROUP` without `BLOCK`, and what it says there: the last one counts.
+pub fn without_block<'a>(req: &Request<'a>) -> (Vec<&'a [u8]>, Option<&'a [u8]>) {
+    let (mut args, mut wait) = (vec![req.arg(0)], None);
+    let mut at = 1;
+    while at < req.len() {
+        let takes = READ.iter().find(|(word, _)| is_word(req.arg(at), word)).map_or(0, |(_, takes)| *takes);
+        let end = req.len().min(at.saturating_add(takes).saturating_add(1));
+        if is_word(req.arg(at), "BLOCK") {
+            wait = Some(req.arg(at + 1));
+        } else {
+            args.extend((at..end).map(|i| req.arg(i)));
+        }
+        at = end;
+    }
+    (args, wait)
+}
+
+/// The consumer group that a request of `XREADGROUP` is about.
+pub fn group_of<'a>(req: &Request<'a>) -> Option<&'a [u8]> {
+    option_at(req, 1, READ, "GROUP").map(|at| req.arg(at + 1))
+}
+
 /// `DEBUG`s that look at a server, or set what has nothing to do with its data.
-const HARMLESS_DEBUG: [&str; 16] = [
+const HARMLESS_DEBUG: [&str; 15] = [
     "DIGEST",
     "DIGEST-VALUE",
     "ERROR",
@@ -131,7 +153,6 @@ const HARMLESS_DEBUG: [&str; 16] = [
     "LOG",
     "OBJECT",
     "PAUSE-CRON",
-    "PROTOCOL",
     "QUICKLIST",
     "REPLYBUFFER",
     "SDSLEN",

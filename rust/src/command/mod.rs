@@ -20,7 +20,10 @@ pub(crate) mod testing;
 
 pub use expiry::Expiry;
 pub use flags::Flags;
-pub use keys::{KeyShape, KeysResult, first_key, keys, needs_private, other_db, takes_a_server_away};
+pub use keys::{
+    KeyShape, KeysResult, first_key, group_of, keys, needs_private, other_db, takes_a_server_away,
+    without_block,
+};
 pub use lookup::lookup;
 pub use options::{is_word, option_at, quoted};
 

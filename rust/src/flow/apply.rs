@@ -360,7 +360,9 @@ impl Engine {
             let leads = |t: &RouteTargets| {
                 t.by_endpoint.iter().any(|t| t.endpoint == primary && t.writes & (1 << bit) != 0)
             };
-            if !targets.routes.iter().any(leads) {
+            // (What a route without that mirror leads there is not marked.)
+            let near = |t: &RouteTargets| t.by_endpoint.iter().any(|t| t.endpoint == primary);
+            if !targets.routes.iter().any(near) {
                 continue;
             }
             words.push(format!("{}", listener.routes.any_case()));

@@ -1,7 +1,7 @@
 //! The forms of a blocking command that do not block, and what its client is told of their replies.
 
 use super::keys::ANY;
-use crate::command::{Command, lookup};
+use crate::command::{Command, group_of, lookup, without_block};
 use crate::resp::{Reply, Request, RequestScanner, encode, parse_integer};
 
 /// What Redis says of a key of another type.
@@ -74,10 +74,9 @@ pub fn attempt_of(command: &Command, request: &Request<'_>) -> Result<Attempt, S
         "blmove" => (named("lmove", &mut rest(1, 5)), seconds(request.arg(5))?),
         "brpoplpush" => (named("rpoplpush", &mut rest(1, 3)), seconds(request.arg(3))?),
         "xreadgroup" => {
-            let at = (4..request.len()).find(|&i| request.arg(i).eq_ignore_ascii_case(b"BLOCK"));
-            let at = at.unwrap_or(request.len());
-            let timeout = milliseconds(request.arg(at + 1))?;
-            (named("xreadgroup", &mut rest(1, at).chain(rest(at + 2, request.len()))), timeout)
+            let (args, wait) = without_block(request);
+            let timeout = milliseconds(wait.unwrap_or(b"0"))?;
+            (named("xreadgroup", &mut args.iter().skip(1).map(|arg| arg.to_vec())), timeout)
         }
         name => return Err(format!("ERR '{name}' cannot block here")),
     };
@@ -85,6 +84,16 @@ pub fn attempt_of(command: &Command, request: &Request<'_>) -> Result<Attempt, S
     let mut frame = Vec::new();
     encode::command(&mut frame, &args);
     Ok(Attempt { command, frame, form, timeout_ms })
+}
+
+/// Which of those who wait for a key a write concerns alike: who waits for another kind of value, or in another consumer group,
+/// is served whether they are or not.
+pub fn class_of(command: &Command, request: &Request<'_>) -> Box<[u8]> {
+    match command.name {
+        "xreadgroup" => group_of(request).unwrap_or_default().into(),
+        name if name.starts_with("bz") => b"zset"[..].into(),
+        _ => Box::default(),
+    }
 }
 
 /// A timeout in seconds (`getTimeoutFromObjectOrReply`), as milliseconds.

@@ -39,6 +39,9 @@ const WAKE_MAX: usize = 64;
 /// A key of a sequenced endpoint.
 type Waited = (usize, u16, Box<[u8]>);
 
+/// Who waits for a key, of one class.
+type Line = (Box<[u8]>, VecDeque<usize>);
+
 /// A command that blocks.
 #[derive(Debug)]
 struct Waiter {
@@ -49,6 +52,8 @@ struct Waiter {
     db: u16,
     /// Without duplicates.
     keys: Vec<Box<[u8]>>,
+    /// See [`attempt::class_of`].
+    class: Box<[u8]>,
     command: &'static Command,
     frame: Vec<u8>,
     form: Form,
@@ -72,15 +77,17 @@ enum Tries {
     All,
     /// The same of one of its keys.
     Key(usize),
-    /// Whether it is the target that has another type.
+    /// Whether there is a list to take from, so that it is the target that has another type.
     Length,
+    /// The same as at first; there was such a list.
+    Surely,
 }
 
 /// All commands that block in sequencers.
 #[derive(Debug, Default)]
 pub struct Blocked {
     all: Slab<Waiter>,
-    lines: HashMap<Waited, VecDeque<usize>, foldhash::fast::RandomState>,
+    lines: HashMap<Waited, Vec<Line>, foldhash::fast::RandomState>,
     /// Keys that were written, and how many waiters may be served.
     written: VecDeque<(Waited, usize)>,
     /// They are being walked.
@@ -110,7 +117,11 @@ impl Blocked {
     fn enqueue(&mut self, index: usize) {
         let Some(waiter) = self.all.get(index) else { return };
         for key in &waiter.keys {
-            self.lines.entry((waiter.place.endpoint, waiter.db, key.clone())).or_default().push_back(index);
+            let lines = self.lines.entry((waiter.place.endpoint, waiter.db, key.clone())).or_default();
+            match lines.iter_mut().find(|(class, _)| *class == waiter.class) {
+                Some((_, line)) => line.push_back(index),
+                None => lines.push((waiter.class.clone(), VecDeque::from([index]))),
+            }
         }
     }
 
@@ -118,26 +129,31 @@ impl Blocked {
         let Some(waiter) = self.all.get(index) else { return };
         for key in &waiter.keys {
             let line = (waiter.place.endpoint, waiter.db, key.clone());
-            if let Some(waiting) = self.lines.get_mut(&line) {
-                waiting.retain(|at| *at != index);
-                if waiting.is_empty() {
+            if let Some(lines) = self.lines.get_mut(&line) {
+                if let Some((_, line)) = lines.iter_mut().find(|(class, _)| *class == waiter.class) {
+                    line.retain(|at| *at != index);
+                }
+                lines.retain(|(_, line)| !line.is_empty());
+                if lines.is_empty() {
                     self.lines.remove(&line);
                 }
             }
         }
     }
 
-    /// Which of those in the line of a key may be tried now: the first ones, in order.
+    /// Which of those in the lines of a key may be tried now: the first ones of each, in order.
     fn first(&mut self, key: &Waited, most: usize) -> Vec<usize> {
         let Self { all, lines, .. } = self;
         let mut found = Vec::new();
-        for &index in lines.get(key).into_iter().flatten().take(most.min(WAKE_MAX)) {
-            let Some(waiter) = all.get_mut(index) else { continue };
-            if waiter.trying {
-                waiter.again = true;
-                break; // those behind it come after it
+        for (_, line) in lines.get(key).into_iter().flatten() {
+            for &index in line.iter().take(most.min(WAKE_MAX)) {
+                let Some(waiter) = all.get_mut(index) else { continue };
+                if waiter.trying {
+                    waiter.again = true;
+                    break; // those behind it come after it
+                }
+                found.push(index);
             }
-            found.push(index);
         }
         found
     }
@@ -146,7 +162,7 @@ impl Blocked {
 impl Waiter {
     fn tried(&self) -> (&'static Command, Vec<u8>) {
         let other = match self.tries {
-            Tries::All => None,
+            Tries::All | Tries::Surely => None,
             Tries::Length => self.keys.first().and_then(|key| attempt::length_of(key)),
             Tries::Key(at) => {
                 self.keys.get(at).map(|key| (self.command, attempt::of_one_key(&self.frame, key)))
@@ -192,6 +208,7 @@ impl Engine {
             place,
             db: session.db,
             keys,
+            class: attempt::class_of(command, request),
             command: wanted.command,
             frame: wanted.frame,
             form: wanted.form,
@@ -231,7 +248,12 @@ impl Engine {
         // (Since they wait, the last mirror may have gone, and the sequencer with it.)
         let sequencer = self.endpoints.get(endpoint).and_then(|e| e.sequencer.as_ref());
         let mut closed = sequencer.is_some_and(|s| s.is_closed());
-        let (Some(session), Some(key)) = (session, key) else { return };
+        let (Some(session), Some(key)) = (session, key) else {
+            if session.is_none() {
+                self.end_waiter(index, |_| {}); // nobody is to wait behind it
+            }
+            return;
+        };
         if let Some(group) = self.group.as_ref().filter(|g| g.local == endpoint) {
             waiter.place.writes = bits;
             closed |= !group.leads();
@@ -279,12 +301,13 @@ impl Engine {
         };
         let name = waiter.command.name;
         let tried = std::mem::replace(&mut waiter.tries, Tries::All);
-        if tried == Tries::Length && reply.integer().is_some() {
+        if tried == Tries::Surely && passing(&["WRONGTYPE "]) {
             return self.end_waiter(index, |out| encode::error(out, attempt::WRONG_TYPE));
         }
         let of_another_type = !fresh && passing(&["WRONGTYPE "]);
         let next = match tried {
             Tries::All if of_another_type && attempt::moves(name.as_bytes()) => Some(Tries::Length),
+            Tries::Length if reply.integer().is_some_and(|n| n > 0) => Some(Tries::Surely),
             Tries::All if of_another_type && attempt::names_several(name) && waiter.keys.len() > 1 => {
                 Some(Tries::Key(0))
             }
@@ -293,7 +316,7 @@ impl Engine {
             }
             _ => None,
         };
-        if let Some(next) = next {
+        if let Some(next) = next.filter(|_| waiter.ends.is_none()) {
             waiter.tries = next;
             return self.attempt(index);
         }
@@ -304,7 +327,7 @@ impl Engine {
         let in_vain = match reply.is_error() {
             true if passing(&["UNAVAILABLE ", "TIMEOUT "]) => true,
             true => !fresh && passing(&["WRONGTYPE ", "LOADING ", "BUSY "]),
-            false => attempt::is_empty(reply),
+            false => tried == Tries::Length || attempt::is_empty(reply),
         };
         if !in_vain {
             let key = waiter.keys.first().cloned().unwrap_or_default();
@@ -438,8 +461,8 @@ impl Engine {
             HashMap::default();
         let mut streams = Vec::new();
         for (line, waiting) in &self.blocked.lines {
-            let first = waiting.front().and_then(|index| self.blocked.all.get(*index));
-            if first.is_some_and(|w| w.command.name == "xreadgroup") {
+            let mut first = waiting.iter().filter_map(|(_, line)| self.blocked.all.get(*line.front()?));
+            if first.any(|w| w.command.name == "xreadgroup") {
                 streams.push(line.clone()); // it is there, whether there is anything new or not
             } else {
                 by_place.entry((line.0, line.1)).or_default().push(line.2.clone());

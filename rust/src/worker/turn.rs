@@ -605,8 +605,14 @@ impl<'a> Worker<'a> {
     fn remove_old_maps(&self) {
         let Some(state_dir) = self.plan.state_dir.as_ref() else { return };
         // An endpoint that has not resolved yet may turn out to be several, with maps of their own.
-        let mut endpoints = self.plan.clusters.iter().map(|c| &c.endpoints);
-        if endpoints.any(|e| e.is_empty() || e.iter().any(|e| e.address.is_none())) {
+        let routes =
+            self.plan.listeners.iter().flat_map(|l| l.routes.routes()).filter(|r| !r.mirrors.is_empty());
+        let mirrored: Vec<usize> =
+            routes.flat_map(|r| r.mirrors.iter().map(|m| m.cluster).chain([r.cluster])).collect();
+        let concerned = |at: &usize| self.plan.group.is_some() || mirrored.contains(at);
+        let mut clusters =
+            self.plan.clusters.iter().enumerate().filter(|(at, _)| concerned(at)).map(|(_, c)| c);
+        if clusters.any(|c| c.endpoints.is_empty() || c.endpoints.iter().any(|e| e.address.is_none())) {
             return;
         }
         let used: Vec<String> = self.engine.map_names().iter().map(|name| format!("{name:016x}")).collect();
